@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Moves events from a producer's spool to the forwarder, over a broker that may lose everything.
+
+Guarantee: an event leaves the spool only when the forwarder says on topic `committed` that it is on its disk. The
+broker's own acknowledgement comes before the broker's disk and is worth nothing here (10 of 10 acknowledged messages
+were lost in a kill of mosquitto with its defaults). What is not committed after RESEND_AFTER_S is published again;
+the event id makes the repeat harmless.
+"""
+
+import asyncio
+import json
+import logging
+import time
+
+from linewatch_runtime.mqtt import Connection, MqttError
+from linewatch_runtime.spool import SpoolWorker, Stored
+
+log = logging.getLogger(__name__)
+
+PUBLISH_WINDOW = 200
+"""Events published and not yet committed. Repeats after a kill are at most this many."""
+
+RESEND_AFTER_S = 2.0
+IDLE_S = 0.25
+
+
+class Publisher:
+    """One producer's way out. `connection` must subscribe to the producer's `committed` topic."""
+
+    def __init__(self, worker: SpoolWorker, connection: Connection) -> None:
+        self._worker = worker
+        self._connection = connection
+        self._in_flight: dict[str, float] = {}
+        self._appended = asyncio.Event()
+        connection.on_connected = self._in_flight.clear  # a new session: nothing is on its way any more
+
+    def wake(self) -> None:
+        """Says that the spool has something new; without it the publisher looks every IDLE_S."""
+        self._appended.set()
+
+    @property
+    def in_flight(self) -> int:
+        """Events published and not yet committed."""
+        return len(self._in_flight)
+
+    async def run(self) -> None:
+        """Publishes and settles until it is cancelled. Whatever was on its way then is published at the next start."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._publish(), name="publish")
+            tasks.create_task(self._settle(), name="settle")
+
+    async def _publish(self) -> None:
+        while True:
+            await self._connection.connected.wait()
+            due = self._due(await self._worker.run(self._next))
+            if not due:
+                self._appended.clear()
+                try:
+                    await asyncio.wait_for(self._appended.wait(), IDLE_S)
+                except TimeoutError:
+                    continue
+            # Concurrent, but handed to the client in order: the broker keeps the order of one connection.
+            await asyncio.gather(*(self._send(stored) for stored in due))
+
+    def _next(self) -> list[Stored]:
+        return self._worker.spool.oldest(PUBLISH_WINDOW, by_class=False)
+
+    def _due(self, rows: list[Stored]) -> list[Stored]:
+        now = time.monotonic()
+        return [
+            row
+            for row in rows
+            if now - self._in_flight.get(row.record.event_id, -RESEND_AFTER_S) >= RESEND_AFTER_S
+        ]
+
+    async def _send(self, stored: Stored) -> None:
+        record = stored.record
+        self._in_flight[record.event_id] = time.monotonic()
+        try:
+            await self._connection.publish(record.topic, record.payload)
+        except MqttError as error:
+            self._in_flight.pop(record.event_id, None)
+            log.warning("publish_failed", extra={"event_id": record.event_id, "reason": str(error)})
+            await asyncio.sleep(IDLE_S)
+
+    async def _settle(self) -> None:
+        while True:
+            messages = [await self._connection.messages.get()]
+            while not self._connection.messages.empty():
+                messages.append(self._connection.messages.get_nowait())
+            event_ids = [event_id for message in messages for event_id in _committed(message.payload)]
+            await self._worker.run(self._worker.spool.settle, event_ids)
+            for event_id in event_ids:
+                self._in_flight.pop(event_id, None)
+            self._appended.set()
+
+
+def _committed(payload: bytes) -> list[str]:
+    """The event ids of a `committed` message. Anything else on that topic is logged and settles nothing."""
+    try:
+        ids = json.loads(payload)["event_ids"]
+        return [str(event_id) for event_id in ids]
+    except (ValueError, KeyError, TypeError) as error:
+        log.warning("committed_unreadable", extra={"reason": repr(error)})
+        return []
