@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Wires the forwarder: settings, spool, connections, the two flows, and the end."""
+
+import asyncio
+import json
+import logging
+import sys
+
+from linewatch_runtime import logs
+from linewatch_runtime.health import Heartbeat
+from linewatch_runtime.lifecycle import stop_on_signals
+from linewatch_runtime.mqtt import Connection, Endpoint, Subscriptions, Tls, Will
+from linewatch_runtime.settings import EXIT_BAD_SETTINGS, load
+from linewatch_runtime.spool import Spool, SpoolDamaged, SpoolWorker, StreamLimit
+from linewatch_runtime.telemetry import serve_metrics
+
+from linewatch_forwarder.delivery import Delivery
+from linewatch_forwarder.intake import GROUP, Intake
+from linewatch_forwarder.iot_core import IotCore
+from linewatch_forwarder.report import Report, place_of
+from linewatch_forwarder.settings import Settings
+
+log = logging.getLogger("linewatch_forwarder")
+
+SESSION_EXPIRY_S = 24 * 3600
+DRAIN_S = 8.0
+"""How long a stop waits for the batch in hand; containers are given 10 s."""
+
+
+def main() -> None:
+    """Runs until a signal."""
+    settings = load(Settings)
+    logs.configure("forwarder", settings.log_level)
+    serve_metrics(settings.metrics_host, settings.metrics_port, "FORWARDER_METRICS_PORT")
+    worker = _open_spool(settings)
+    try:
+        asyncio.run(_serve(settings, worker))
+    finally:
+        worker.close()
+    log.info("stopped")
+
+
+def _open_spool(settings: Settings) -> SpoolWorker:
+    limit = StreamLimit(settings.stream_max_bytes, settings.stream_max_age_s, settings.when_full)
+    try:
+        settings.state_dir.mkdir(parents=True, exist_ok=True)
+        return SpoolWorker(lambda: Spool(settings.state_dir / "forwarder.db", limit, settings.file_max_bytes))
+    except (SpoolDamaged, OSError) as error:
+        print(f"FORWARDER_STATE_DIR: {error}", file=sys.stderr)
+        sys.exit(EXIT_BAD_SETTINGS)
+
+
+async def _serve(settings: Settings, worker: SpoolWorker) -> None:
+    place = place_of(settings.site)
+    epoch = await worker.run(worker.spool.next_epoch)
+    listener = Connection(
+        _local(settings, "listener"),
+        Subscriptions(
+            topics=["linewatch/v1/+/+/+/inspection", "linewatch/v1/+/+/+/engine"],
+            manual_ack=True,
+            session_expiry_s=SESSION_EXPIRY_S,
+            receive_maximum=GROUP,
+        ),
+    )
+    will = Will(place.topic("status"), json.dumps({"state": "offline"}).encode())
+    speaker = Connection(_local(settings, "speaker"), will=will)
+    uplink = Connection(_cloud(settings))
+    delivery = Delivery(worker, IotCore(uplink), settings.uplink_rate)
+    intake = Intake(listener, speaker, worker, delivery.wake)
+    heartbeat = Heartbeat(settings.heartbeat_file)
+    report = Report(place, worker, speaker, uplink, intake, delivery, heartbeat, epoch)
+    with stop_on_signals() as stop:
+        log.info("started", extra={"epoch": epoch, "streams_max_bytes": settings.stream_max_bytes})
+        async with asyncio.TaskGroup() as tasks:
+            connections = [
+                tasks.create_task(one.run(), name="connection") for one in (listener, speaker, uplink)
+            ]
+            receiving = tasks.create_task(intake.run(), name="intake")
+            delivering = tasks.create_task(delivery.run(stop), name="delivery")
+            reporting = tasks.create_task(report.run(stop), name="report")
+            await stop.wait()
+            receiving.cancel()  # outside in: accept nothing more, then end the batch in hand
+            await asyncio.wait([delivering, reporting], timeout=DRAIN_S)
+            for task in [delivering, reporting, *connections]:
+                task.cancel()
+
+
+def _local(settings: Settings, role: str) -> Endpoint:
+    tls = Tls(settings.mqtt_ca_file) if settings.mqtt_ca_file else None
+    return Endpoint(
+        settings.mqtt_host, settings.mqtt_port, f"{settings.device}-forwarder-{role}",
+        settings.mqtt_username, settings.mqtt_password_file, tls,
+    )  # fmt: skip
+
+
+def _cloud(settings: Settings) -> Endpoint:
+    assert settings.uplink_ca_file is not None  # settings check it
+    tls = Tls(settings.uplink_ca_file, settings.uplink_certificate_file, settings.uplink_key_file)
+    return Endpoint(settings.uplink_host, settings.uplink_port, settings.client_id, tls=tls)
+
+
+if __name__ == "__main__":
+    main()

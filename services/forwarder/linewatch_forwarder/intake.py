@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""THE FLOW in: broker -> disk -> broker's acknowledgement -> producer's acknowledgement.
+
+Guarantee: the producer is told `committed` only after the commit, so until then it keeps the event and sends it again.
+An event that was stored before, or delivered not long ago, is committed again and stored once.
+
+A full stream tells its producer nothing: the producer keeps the event, sends it again, and when its own spool is full
+it stops judging and says so. The broker is acknowledged all the same, or one full line would stop every other one.
+"""
+
+import asyncio
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Callable
+
+from linewatch_runtime.events import Place
+from linewatch_runtime.mqtt import Connection, Message, MqttError
+from linewatch_runtime.spool import Record, SpoolFull, SpoolWorker
+
+from linewatch_forwarder.arrivals import Arrival, arrival
+
+log = logging.getLogger(__name__)
+
+GROUP = 200
+"""Messages to one commit at most; the listener's receive maximum is the same, so a group can't wait for more."""
+
+
+class Intake:
+    """Listens on one connection and speaks on another.
+
+    Two, because a broker may stop reading a connection whose own queue is full, while we wait on that connection for
+    an acknowledgement: rumqttd did, under 200 messages in flight.
+    """
+
+    def __init__(
+        self, listener: Connection, speaker: Connection, worker: SpoolWorker, stored: Callable[[], None]
+    ) -> None:
+        self._listener = listener
+        self._speaker = speaker
+        self._worker = worker
+        self._stored = stored
+        self.full: dict[str, str] = {}
+        """Streams that refuse events now, with the reason."""
+
+    async def run(self) -> None:
+        """Takes events in until it is cancelled."""
+        while True:
+            messages = await self._next_group()
+            by_stream: dict[str, list[Arrival]] = defaultdict(list)
+            for message in messages:
+                arrived = arrival(message)
+                by_stream[arrived.record.stream].append(arrived)
+            committed = [one for arrivals in by_stream.values() for one in await self._commit(arrivals)]
+            for message in messages:
+                self._listener.acknowledge(message)
+            self._stored()
+            await self._tell_producers(committed)
+
+    async def _next_group(self) -> list[Message]:
+        group = [await self._listener.messages.get()]
+        while len(group) < GROUP and not self._listener.messages.empty():
+            group.append(self._listener.messages.get_nowait())
+        return group
+
+    async def _commit(self, arrivals: list[Arrival]) -> list[Arrival]:
+        """Puts one stream's arrivals on disk. Returns those that are there now."""
+        stream = arrivals[0].record.stream
+        good: list[Record] = [one.record for one in arrivals if not one.reason]
+        try:
+            for one in arrivals:
+                if one.reason:
+                    await self._worker.run(self._worker.spool.bury, one.record, one.reason)
+                    log.error("event_buried", extra={"topic": one.record.topic, "reason": one.reason})
+            if good:
+                await self._worker.run(self._worker.spool.append, good)
+        except SpoolFull as error:
+            if stream not in self.full:
+                log.error("stream_full", extra={"stream": stream, "reason": error.detail})
+            self.full[stream] = error.detail
+            return []
+        if self.full.pop(stream, None):
+            log.warning("stream_has_room", extra={"stream": stream})
+        return [one for one in arrivals if not one.reason]
+
+    async def _tell_producers(self, arrivals: list[Arrival]) -> None:
+        by_place: dict[Place, list[str]] = defaultdict(list)
+        for one in arrivals:
+            by_place[one.place].append(one.record.event_id)
+        try:
+            await asyncio.gather(*(
+                self._speaker.publish(place.topic("committed"), json.dumps({"event_ids": ids}).encode())
+                for place, ids in by_place.items()
+            ))  # fmt: skip
+        except MqttError as error:
+            log.info("committed_not_told", extra={"reason": str(error)})  # the producers send again

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The uplink to AWS IoT Core: MQTT 5 over mutual TLS.
+
+The reason code of each acknowledgement is read: from 0x80 it is a refusal, and 0x10 is a success code for a message
+that no rule and nobody else took, which is a loss.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from linewatch_runtime.mqtt import Connection, MqttError, Refused
+from linewatch_runtime.spool import Record
+
+from linewatch_forwarder.delivery import Outcome
+
+NEVER = frozenset({0x90, 0x95, 0x99})
+"""Reason codes that no second try changes: topic name invalid, packet too large, payload format invalid (MQTT 5, 3.4)."""
+
+
+class IotCore:
+    """Publishes events on the topics they came on."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def ready(self) -> None:
+        """Returns when there is a connection."""
+        await self._connection.connected.wait()
+
+    async def send(self, records: Sequence[Record]) -> Outcome:
+        """Publishes the records, handed over in order on one connection, and reads every acknowledgement."""
+        answers = await asyncio.gather(
+            *(self._connection.publish(one.topic, one.payload, needs_subscriber=True) for one in records),
+            return_exceptions=True,
+        )
+        outcome = Outcome()
+        for record, answer in zip(records, answers, strict=True):
+            if answer is None:
+                outcome.accepted.append(record.event_id)
+            elif isinstance(answer, Refused) and answer.code in NEVER:
+                outcome.refused.append((record, str(answer)))
+            elif isinstance(answer, MqttError):
+                outcome.trouble = outcome.trouble or f"{type(answer).__name__}: {answer}"
+            else:
+                raise answer
+        return outcome

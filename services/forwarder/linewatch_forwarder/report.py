@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the forwarder says of itself: the retained status topic, the metrics, and events for what was dropped."""
+
+import asyncio
+import datetime
+import json
+import logging
+from collections.abc import Iterable
+
+from linewatch.v1 import event_pb2
+from linewatch_runtime.events import DEVICE_LINE, Place, envelope, new_event_id, origin, stream_of
+from linewatch_runtime.health import Heartbeat
+from linewatch_runtime.lifecycle import wait_until
+from linewatch_runtime.mqtt import Connection, MqttError
+from linewatch_runtime.spool import Record, SpoolFull, SpoolWorker, StreamState
+from prometheus_client import REGISTRY
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from linewatch_forwarder.delivery import Delivery
+from linewatch_forwarder.intake import Intake
+
+log = logging.getLogger(__name__)
+
+STATUS_EVERY_S = 1.0
+EXPIRE_EVERY_S = 60.0
+
+
+def place_of(site: str) -> Place:
+    """The forwarder's own place in the topics."""
+    return Place(site, DEVICE_LINE, "forwarder")
+
+
+class Report:
+    """Looks at the spool once a second and tells."""
+
+    def __init__(
+        self, place: Place, worker: SpoolWorker, speaker: Connection, uplink: Connection,
+        intake: Intake, delivery: Delivery, heartbeat: Heartbeat, epoch: int,
+    ) -> None:  # fmt: skip
+        self._place = place
+        self._worker = worker
+        self._speaker = speaker
+        self._uplink = uplink
+        self._intake = intake
+        self._delivery = delivery
+        self._heartbeat = heartbeat
+        self._epoch = epoch
+        self._sequence = 0
+        self._connected = False
+        self._since = _now()
+        self._metrics = _StreamMetrics()
+        REGISTRY.register(self._metrics)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Tells every STATUS_EVERY_S until `stop`, then says that it stopped."""
+        next_expiry = 0.0
+        clock = asyncio.get_running_loop()
+        while not stop.is_set():
+            if clock.time() >= next_expiry:
+                next_expiry = clock.time() + EXPIRE_EVERY_S
+                await self._expire()
+            await self._look("")
+            self._heartbeat.beat()
+            await wait_until(stop, STATUS_EVERY_S)
+        await self._look("stopped")
+
+    async def _expire(self) -> None:
+        try:
+            expired = await self._worker.run(self._worker.spool.expire)
+        except SpoolFull as error:
+            log.error("expire_failed", extra={"reason": error.detail})
+            return
+        if expired:
+            log.warning("events_expired", extra={"count": expired})
+
+    async def _look(self, state: str) -> None:
+        streams = await self._worker.run(self._worker.spool.streams)
+        connected = self._uplink.connected.is_set()
+        if connected != self._connected:
+            self._connected, self._since = connected, _now()
+        self._metrics.streams, self._metrics.connected = streams, connected
+        if connected and any(one.dropped for one in streams):
+            await self._report_drops()
+        status = {
+            "state": state or self._state(connected),
+            "at": _now(),
+            "uplink": {
+                "connected": connected,
+                "since": self._since,
+                "detail": self._uplink.trouble or self._delivery.trouble,
+            },
+            "streams": [_told(one, self._intake.full.get(one.name, "")) for one in streams],
+        }
+        try:
+            await self._speaker.publish(self._place.topic("status"), json.dumps(status).encode(), retain=True)
+        except MqttError as error:
+            log.debug("status_not_told", extra={"reason": str(error)})
+
+    def _state(self, connected: bool) -> str:
+        if self._intake.full:
+            return "full"
+        return "online" if connected and not self._delivery.trouble else "offline-uplink"
+
+    async def _report_drops(self) -> None:
+        """Tells the cloud of drops, once the cloud can be told."""
+        if await self._worker.run(self._worker.spool.take_unreported_drops, self._dropped_event):
+            self._delivery.wake()
+
+    def _dropped_event(self, stream: str, reason: str, count: int) -> Record:
+        self._sequence += 1
+        event_id = new_event_id()
+        data = event_pb2.EventsDropped(
+            origin=origin(self._place, self._epoch, self._sequence), stream=stream, count=count, reason=reason
+        )
+        log.warning("events_dropped", extra={"stream": stream, "reason": reason, "count": count})
+        payload = envelope(event_id, "EventsDropped", self._place, data)
+        return Record(event_id, stream_of(DEVICE_LINE), self._place.topic("inspection"), payload, alarm=True)
+
+
+class _StreamMetrics(Collector):
+    """Prometheus metrics straight from the spool's own counts, so that they survive a restart with it."""
+
+    def __init__(self) -> None:
+        self.streams: list[StreamState] = []
+        self.connected = False
+
+    def collect(self) -> Iterable[Metric]:
+        """One sample per stream."""
+        prefix = "linewatch_forwarder_"
+        yield GaugeMetricFamily(
+            f"{prefix}uplink_connected", "1 while the cloud is reached", value=float(self.connected)
+        )
+        gauges = {
+            "backlog_events": ("Events waiting for the cloud", lambda one: one.events),
+            "backlog_bytes": ("Bytes waiting for the cloud", lambda one: one.bytes),
+            "oldest_age_seconds": ("Age of the oldest waiting event", lambda one: one.oldest_age_s),
+        }
+        for name, (meaning, value) in gauges.items():
+            gauge = GaugeMetricFamily(prefix + name, meaning, labels=["stream"])
+            for one in self.streams:
+                gauge.add_metric([one.name], value(one))  # type: ignore[no-untyped-call]
+            yield gauge
+        counters = {
+            "stored": ("Events committed to disk", lambda one: one.stored),
+            "delivered": ("Events accepted by the cloud", lambda one: one.settled),
+            "buried": ("Events that can never be delivered", lambda one: one.buried),
+        }
+        for name, (meaning, value) in counters.items():
+            counter = CounterMetricFamily(prefix + name, meaning, labels=["stream"])
+            for one in self.streams:
+                counter.add_metric([one.name], value(one))  # type: ignore[no-untyped-call]
+            yield counter
+        dropped = CounterMetricFamily(
+            f"{prefix}dropped", "Events dropped by policy", labels=["stream", "reason"]
+        )
+        for one in self.streams:
+            for reason, count in one.dropped.items():
+                dropped.add_metric([one.name, reason], count)
+        yield dropped
+
+
+def _told(stream: StreamState, full: str) -> dict[str, object]:
+    return {
+        "name": stream.name,
+        "events": stream.events,
+        "bytes": stream.bytes,
+        "max_bytes": stream.max_bytes,
+        "oldest_age_s": round(stream.oldest_age_s, 1),
+        "stored": stream.stored,
+        "delivered": stream.settled,
+        "buried": stream.buried,
+        "dropped": sum(stream.dropped.values()),
+        "full": full,
+    }
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
