@@ -11,6 +11,7 @@ from pathlib import Path
 import uuid6
 from google.protobuf import json_format
 from google.protobuf.timestamp_pb2 import Timestamp
+
 from linewatch.v1 import event_pb2
 
 DATA_SCHEMA = "linewatch/v1/event.proto"

@@ -6,6 +6,11 @@ import json
 import logging
 import sys
 
+from linewatch_forwarder.delivery import Delivery
+from linewatch_forwarder.intake import GROUP, Intake
+from linewatch_forwarder.iot_core import IotCore
+from linewatch_forwarder.report import Report, place_of
+from linewatch_forwarder.settings import Settings
 from linewatch_runtime import logs
 from linewatch_runtime.health import Heartbeat
 from linewatch_runtime.lifecycle import stop_on_signals
@@ -13,12 +18,6 @@ from linewatch_runtime.mqtt import Connection, Endpoint, Subscriptions, Tls, Wil
 from linewatch_runtime.settings import EXIT_BAD_SETTINGS, load
 from linewatch_runtime.spool import Spool, SpoolDamaged, SpoolWorker, StreamLimit
 from linewatch_runtime.telemetry import serve_metrics
-
-from linewatch_forwarder.delivery import Delivery
-from linewatch_forwarder.intake import GROUP, Intake
-from linewatch_forwarder.iot_core import IotCore
-from linewatch_forwarder.report import Report, place_of
-from linewatch_forwarder.settings import Settings
 
 log = logging.getLogger("linewatch_forwarder")
 

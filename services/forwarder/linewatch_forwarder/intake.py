@@ -14,11 +14,10 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable
 
+from linewatch_forwarder.arrivals import Arrival, arrival
 from linewatch_runtime.events import Place
 from linewatch_runtime.mqtt import Connection, Message, MqttError
 from linewatch_runtime.spool import Record, SpoolFull, SpoolWorker
-
-from linewatch_forwarder.arrivals import Arrival, arrival
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,9 @@ that no rule and nobody else took, which is a loss.
 import asyncio
 from collections.abc import Sequence
 
+from linewatch_forwarder.delivery import Outcome
 from linewatch_runtime.mqtt import Connection, MqttError, Refused
 from linewatch_runtime.spool import Record
-
-from linewatch_forwarder.delivery import Outcome
 
 NEVER = frozenset({0x90, 0x95, 0x99})
 """Reason codes that no second try changes: topic name invalid, packet too large, payload format invalid (MQTT 5, 3.4)."""

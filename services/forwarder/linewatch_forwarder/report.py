@@ -7,18 +7,18 @@ import json
 import logging
 from collections.abc import Iterable
 
+from prometheus_client import REGISTRY
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
 from linewatch.v1 import event_pb2
+from linewatch_forwarder.delivery import Delivery
+from linewatch_forwarder.intake import Intake
 from linewatch_runtime.events import DEVICE_LINE, Place, envelope, new_event_id, origin, stream_of
 from linewatch_runtime.health import Heartbeat
 from linewatch_runtime.lifecycle import wait_until
 from linewatch_runtime.mqtt import Connection, MqttError
 from linewatch_runtime.spool import Record, SpoolFull, SpoolWorker, StreamState
-from prometheus_client import REGISTRY
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
-
-from linewatch_forwarder.delivery import Delivery
-from linewatch_forwarder.intake import Intake
 
 log = logging.getLogger(__name__)
 

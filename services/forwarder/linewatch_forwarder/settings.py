@@ -3,9 +3,10 @@
 
 from pathlib import Path
 
+from pydantic import Field, model_validator
+
 from linewatch_runtime.settings import Port, ServiceSettings, service_settings
 from linewatch_runtime.spool import WhenFull
-from pydantic import Field, model_validator
 
 
 class Settings(ServiceSettings):

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+# Every verb of the project. `make` alone lists them.
+SHELL := /bin/sh
+PYTHON ?= python3
+export PYTHON
+RUN := .venv/bin/python
+export ORT_DISABLE_TELEMETRY := 1
+export OPENCV_IO_MAX_IMAGE_PIXELS := 16777216
+
+.PHONY: help
+help: ## list the verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## the whole plant on this machine; PARTS=200 OUTAGE=30 RATE=4 BROKER=mosquitto IMAGES=dir MODEL=name
+	@tools/setup requirements.txt
+	@$(RUN) -m linewatch_plant.demo $(if $(PARTS),--parts $(PARTS)) $(if $(OUTAGE),--outage $(OUTAGE)) \
+	  $(if $(RATE),--rate $(RATE)) $(if $(BROKER),--broker $(BROKER)) $(if $(IMAGES),--images "$(IMAGES)") \
+	  $(if $(MODEL),--model $(MODEL)) $(if $(MODELS_DIR),--models-dir "$(MODELS_DIR)") \
+	  $(if $(CONSOLE_PORT),--console-port $(CONSOLE_PORT)) $(if $(PILOT),--pilot)
+
+.PHONY: test
+test: setup ## unit, contract and integration tests, against real processes
+	$(RUN) -m pytest -m "not faults and not containers and not benchmark" $(ARGS)
+
+.PHONY: check
+check: setup lint types test faults-short ## all that CI runs: lint, types, drift, tests
+
+.PHONY: lint
+lint: setup ## ruff: rules and format
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+.PHONY: types
+types: setup ## mypy, strict
+	$(RUN) -m mypy protos/linewatch runtime/linewatch_runtime services/*/linewatch_* cloud plant/linewatch_plant models/linewatch_models
+
+.PHONY: faults-short
+faults-short: setup ## kill processes on purpose and count
+	$(RUN) -m pytest -m faults tests/faults $(ARGS)
+
+.PHONY: evaluate
+evaluate: setup ## metrics of a committed model: MODEL=pv-el-cells DATA=dir JSON=file SPLIT=test
+	@$(RUN) -m linewatch_models.evaluate --model "$(MODEL)" --data "$(DATA)" $(if $(JSON),--json "$(JSON)") \
+	  $(if $(SPLIT),--split $(SPLIT)) $(if $(PACKAGE),--package "$(PACKAGE)")
+
+.PHONY: package
+package: setup ## a checked model package from your ONNX=file DESCRIPTION=file OUT=dir GOLDEN=dir
+	@$(RUN) -m linewatch_models.package --onnx "$(ONNX)" --description "$(DESCRIPTION)" $(if $(INT8),--int8 "$(INT8)") \
+	  $(if $(GOLDEN),--golden "$(GOLDEN)") $(if $(CARD),--card "$(CARD)") $(if $(SIGNING_KEY),--signing-key "$(SIGNING_KEY)") \
+	  $(if $(OUT),--out "$(OUT)")
+
+.PHONY: protos
+protos: setup ## write the stubs from protos/
+	protos/generate
+
+.PHONY: lock
+lock: ## resolve requirements.in into pinned, hashed requirements.txt (needs uv)
+	tools/lock
+
+.PHONY: setup
+setup: ## make .venv
+	@tools/setup requirements-dev.txt
+
+.PHONY: clean
+clean: ## remove what was made here
+	rm -rf .venv build

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Counts the parts, events and orders at every hop, from what each hop keeps on its own disk.
+
+The counts of capture and forwarder are rows that changed in the same transaction as the fact they count, so they hold
+after any kill. docs/architecture.md defines each.
+"""
+
+import contextlib
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+LINES = "predictions-"
+"""Prefix of the streams that hold the lines' events; the device's own are in `events-device`."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """One look at the whole plant; the keys of build/demo.json."""
+
+    parts: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(("sent", "judged", "not_inspected", "skipped"), 0)
+    )
+    events: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(("published", "stored", "delivered", "enriched"), 0)
+    )
+    backlog: int = 0
+    work_orders: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(
+            ("created", "suppressed", "awaiting_approval", "rejected", "in_erp", "doubled"), 0
+        )
+    )
+
+    def disagreements(self) -> list[str]:
+        """What does not add up, in words; empty when every hop agrees."""
+        parts, events, orders = self.parts, self.events, self.work_orders
+        told = []
+        accounted = parts["judged"] + parts["not_inspected"] + parts["skipped"]
+        if parts["sent"] != accounted:
+            told.append(f"{parts['sent']} parts were sent, {accounted} are accounted for")
+        for earlier, later in zip(events, list(events)[1:], strict=False):
+            if events[earlier] != events[later]:
+                told.append(f"{events[earlier]} events {earlier}, {events[later]} {later}")
+        if orders["created"] != orders["in_erp"]:
+            told.append(f"{orders['created']} work orders created, {orders['in_erp']} in the ERP")
+        if orders["doubled"]:
+            told.append(f"{orders['doubled']} work orders doubled")
+        return told
+
+
+def read_counts(path: Path) -> dict[tuple[str, str], int]:
+    """(stream, name) -> value of a spool's file; stream "" holds the service's own counts. Empty before it exists."""
+    if not path.exists():
+        return {}
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)) as db:
+        try:
+            return {
+                (stream, name): value
+                for stream, name, value in db.execute("SELECT stream, name, value FROM counts")
+            }
+        except sqlite3.OperationalError:  # being made this moment
+            return {}
+
+
+def read_backlog(path: Path) -> int:
+    """Events waiting in a spool's file."""
+    if not path.exists():
+        return 0
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)) as db:
+        try:
+            return int(db.execute("SELECT coalesce(sum(events), 0) FROM streams").fetchone()[0])
+        except sqlite3.OperationalError:
+            return 0
+
+
+def edge_counts(capture_spools: Iterable[Path], forwarder_spool: Path) -> Counts:
+    """What the device knows: parts, and events up to `delivered`."""
+    counts = Counts()
+    for path in capture_spools:
+        own = read_counts(path)
+        for name in counts.parts:
+            counts.parts[name] += own.get(("", name), 0)
+        counts.events["published"] += sum(
+            value for (stream, name), value in own.items() if stream and name == "stored"
+        )
+    for (stream, name), value in read_counts(forwarder_spool).items():
+        if stream.startswith(LINES) and name in {"stored", "settled"}:
+            counts.events["stored" if name == "stored" else "delivered"] += value
+    counts.backlog = read_backlog(forwarder_spool)
+    return counts
+
+
+def doubled(orders: Sequence[Mapping[str, Any]]) -> int:
+    """Orders in the ERP beyond the first with the same reference, or the same (asset, failure mode, episode)."""
+    surplus = 0
+    for keys in (("external_reference",), ("asset_id", "failure_mode", "episode")):
+        seen = Counter(tuple(order.get(key) for key in keys) for order in orders)
+        surplus = max(surplus, sum(count - 1 for count in seen.values()))
+    return surplus
+
+
+def percentile(values: Sequence[float], share: float) -> float | None:
+    """The smallest value that at least `share` of the values do not exceed; None without values."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, max(0, -(-int(share * 1000) * len(ordered) // 1000) - 1))]

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole plant as real processes on loopback: broker, inference, two capture stations, forwarder, console, ERP
+simulator, and the stand-in for AWS. `make demo` and tests/integration use it.
+
+The services are the ones that run on a device, with other settings. Nothing in them knows that this is a demo.
+"""
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from linewatch_plant.broker import EMBEDDED
+from linewatch_plant.counts import Counts, doubled, edge_counts
+from linewatch_plant.erp_simulator import ErpClient
+from linewatch_plant.processes import PlantError, Processes, Service, free_port
+from linewatch_plant.standin_cloud import StandinCloud
+from linewatch_plant.uplink_cable import UplinkCable
+
+log = logging.getLogger(__name__)
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SAMPLE = REPOSITORY / "plant" / "sample"
+SITE = "plant-1"
+DEVICE = "device-1"
+ENDLESS = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Station:
+    """One capture station of the plant.
+
+    Attributes:
+        source: "folder", "watch" or "records", as CAPTURE_SOURCE.
+        parts: how many parts it plays; 0: endless.
+        rate: parts per second.
+    """
+
+    line: str
+    name: str
+    source: str
+    path: Path
+    model: str
+    parts: int = ENDLESS
+    rate: float = 4.0
+
+    @property
+    def service(self) -> str:
+        """Name of its process."""
+        return f"capture-{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class PlantOptions:
+    """How the plant is built.
+
+    Attributes:
+        run_dir: state, logs and evidence of this run; emptied at start.
+        models_dirs: where model packages lie, each models/<name>/releases/<version>/.
+        pilot: every work order awaits approval.
+    """
+
+    run_dir: Path
+    stations: tuple[Station, ...]
+    broker: str = EMBEDDED
+    models_dir: Path = REPOSITORY / "models"
+    trusted_keys_dir: Path | None = None
+    console_port: int | None = None
+    pilot: bool = False
+
+
+def sample_stations(parts: int = ENDLESS, rate: float = 4.0) -> tuple[Station, Station]:
+    """Line 1 and line 2 on the committed sample; `parts` counts both together."""
+    half = parts // 2
+    return (
+        Station(
+            "line-1",
+            "station-1",
+            "folder",
+            SAMPLE / "pv-el-cells" / "images",
+            "pv-el-cells",
+            parts - half,
+            rate,
+        ),
+        Station(
+            "line-2", "machine-1", "records", SAMPLE / "turbofan" / "records.csv.gz", "turbofan", half, rate
+        ),
+    )
+
+
+class Plant:
+    """Started by `running_plant`. The device's services run from the first second; what needs the cloud follows it."""
+
+    def __init__(self, options: PlantOptions) -> None:
+        self.options = options
+        self.processes = Processes(options.run_dir / "logs")
+        self.ports = {name: free_port() for name in ("mqtt", "inference", "erp")}
+        self.ports["console"] = options.console_port or free_port()
+        self.evidence_dir = options.run_dir / "evidence"
+        self.cloud: StandinCloud | None = None
+        self.cable: UplinkCable | None = None
+        self.erp = ErpClient(f"http://127.0.0.1:{self.ports['erp']}")
+        self._watches: list[asyncio.Task[None]] = []
+        self.cloud_is_up = asyncio.Event()
+        self.started_at = time.monotonic()
+
+    @property
+    def console_url(self) -> str:
+        """Where a person looks."""
+        return f"http://127.0.0.1:{self.ports['console']}/"
+
+    @property
+    def capture_spools(self) -> list[Path]:
+        """The spool file of each capture station."""
+        return [self._state(station.service) / "capture.db" for station in self.options.stations]
+
+    @property
+    def forwarder_spool(self) -> Path:
+        """The forwarder's spool file."""
+        return self._state("forwarder") / "forwarder.db"
+
+    async def start_device(self) -> None:
+        """Broker, inference, capture: parts are judged from here on."""
+        await self._start(
+            Service(
+                "broker", "linewatch_plant.broker",
+                arguments=["--port", str(self.ports["mqtt"]), "--state-dir", str(self._state("broker")),
+                           "--kind", self.options.broker],
+            )
+        )  # fmt: skip
+        await self._start(Service("inference", "linewatch_inference", self._inference()))
+        for station in self.options.stations:
+            await self._start(Service(station.service, "linewatch_capture", self._capture(station)))
+
+    async def start_cloud(self) -> None:
+        """Stand-in cloud and ERP, then what speaks to them: forwarder and console."""
+        await self._start(
+            Service(
+                "erp", "linewatch_plant.erp_simulator",
+                arguments=["--port", str(self.ports["erp"]), "--state", str(self._state("erp") / "orders.json")],
+            )
+        )  # fmt: skip
+        self.cloud = await asyncio.to_thread(
+            StandinCloud.start, self._state("cloud"), self.erp.url, pilot=self.options.pilot
+        )
+        self.cable = UplinkCable(self.cloud.mqtt_host, self.cloud.mqtt_port)
+        await self.cable.start()
+        await self._start(
+            Service("forwarder", "linewatch_forwarder", self._forwarder(self.cloud, self.cable))
+        )
+        await self._start(Service("console", "linewatch_console", self._console(self.cloud)))
+        self.cloud_is_up.set()
+
+    async def stop(self) -> None:
+        """Ends every process, within 10 s."""
+        for watch in self._watches:
+            watch.cancel()
+        stopping = [asyncio.create_task(self.processes.stop(), name="stop processes")]
+        if self.cloud:
+            stopping.append(asyncio.create_task(asyncio.to_thread(self.cloud.stop), name="stop cloud"))
+        await asyncio.gather(*stopping, return_exceptions=True)
+        if self.cable:
+            await self.cable.stop()
+
+    def failed(self) -> BaseException | None:
+        """Why a process can't go on; None while all is well."""
+        for watch in self._watches:
+            if watch.done() and not watch.cancelled() and watch.exception():
+                return watch.exception()
+        return None
+
+    async def counts(self) -> Counts:
+        """Every hop's count, now. Before the cloud is up its part is 0."""
+        counts = await asyncio.to_thread(edge_counts, self.capture_spools, self.forwarder_spool)
+        if self.cloud and self.cloud_is_up.is_set():
+            in_cloud = await asyncio.to_thread(self.cloud.counts)
+            counts.events["enriched"] = in_cloud["enriched"]
+            counts.work_orders.update(in_cloud["work_orders"])
+            orders = await asyncio.to_thread(self.erp.orders)
+            counts.work_orders["in_erp"] = len(orders)
+            counts.work_orders["doubled"] = doubled(orders)
+        return counts
+
+    async def at_rest(self, counts: Counts) -> bool:
+        """Whether nothing is on its way any more: no backlog, every hop agrees, the cloud's queues are empty."""
+        if counts.backlog or counts.disagreements() or self.cloud is None:
+            return False
+        return await asyncio.to_thread(self.cloud.queues_are_empty)
+
+    async def _start(self, service: Service) -> None:
+        await self.processes.start(service)
+        self._watches.append(asyncio.create_task(self.processes.watch(service), name=f"watch {service.name}"))
+
+    def _state(self, name: str) -> Path:
+        directory = self.options.run_dir / "state" / name
+        directory.mkdir(parents=True, exist_ok=True)
+        return directory
+
+    def _common(self, prefix: str, name: str) -> dict[str, str]:
+        return {
+            f"{prefix}_SITE": SITE,
+            f"{prefix}_DEVICE": DEVICE,
+            f"{prefix}_STATE_DIR": str(self._state(name)),
+            f"{prefix}_MQTT_HOST": "127.0.0.1",
+            f"{prefix}_MQTT_PORT": str(self.ports["mqtt"]),
+        }
+
+    def _inference(self) -> dict[str, str]:
+        environment = {
+            **self._common("INFERENCE", "inference"),
+            "INFERENCE_HOST": "127.0.0.1",
+            "INFERENCE_PORT": str(self.ports["inference"]),
+            "INFERENCE_MODELS_DIR": str(self.options.models_dir),
+            "INFERENCE_MODELS": ",".join(sorted({station.model for station in self.options.stations})),
+        }
+        if self.options.trusted_keys_dir:
+            environment["INFERENCE_TRUSTED_KEYS_DIR"] = str(self.options.trusted_keys_dir)
+        return environment
+
+    def _capture(self, station: Station) -> dict[str, str]:
+        return {
+            **self._common("CAPTURE", station.service),
+            "CAPTURE_LINE": station.line,
+            "CAPTURE_STATION": station.name,
+            "CAPTURE_SOURCE": station.source,
+            "CAPTURE_PATH": str(station.path),
+            "CAPTURE_LOOP": "true",
+            "CAPTURE_PARTS": str(station.parts),
+            "CAPTURE_RATE": str(station.rate),
+            "CAPTURE_MODEL": station.model,
+            "CAPTURE_INFERENCE_ADDRESS": f"127.0.0.1:{self.ports['inference']}",
+            "CAPTURE_EVIDENCE_DIR": str(self.evidence_dir),
+        }
+
+    def _forwarder(self, cloud: StandinCloud, cable: UplinkCable) -> dict[str, str]:
+        return {
+            **self._common("FORWARDER", "forwarder"),
+            "FORWARDER_UPLINK_HOST": "localhost",  # the name in the stand-in's certificate
+            "FORWARDER_UPLINK_PORT": str(cable.port),
+            "FORWARDER_UPLINK_CLIENT_ID": cloud.client_id,
+            "FORWARDER_UPLINK_CA_FILE": str(cloud.ca_file),
+            "FORWARDER_UPLINK_CERTIFICATE_FILE": str(cloud.certificate_file),
+            "FORWARDER_UPLINK_KEY_FILE": str(cloud.key_file),
+        }
+
+    def _console(self, cloud: StandinCloud) -> dict[str, str]:
+        token_file = self._state("console") / "cloud-api-token"
+        token_file.touch(mode=0o600)
+        token_file.write_text(cloud.api_token)
+        return {
+            **self._common("CONSOLE", "console"),
+            "CONSOLE_HOST": "127.0.0.1",
+            "CONSOLE_PORT": str(self.ports["console"]),
+            "CONSOLE_EVIDENCE_DIR": str(self.evidence_dir),
+            "CONSOLE_CLOUD_API_URL": cloud.api_url,
+            "CONSOLE_CLOUD_API_TOKEN_FILE": str(token_file),
+        }
+
+
+@contextlib.asynccontextmanager
+async def running_plant(options: PlantOptions) -> AsyncIterator[Plant]:
+    """A plant whose processes all end with the block. The cloud comes up behind the device; see `cloud_is_up`."""
+    if options.run_dir.exists():
+        shutil.rmtree(options.run_dir)
+    (options.run_dir / "logs").mkdir(parents=True)
+    (options.run_dir / "evidence").mkdir()
+    plant = Plant(options)
+    cloud = None
+    try:
+        await plant.start_device()
+        cloud = asyncio.create_task(plant.start_cloud(), name="start cloud")
+        plant._watches.append(cloud)
+        yield plant
+    finally:
+        if cloud and not cloud.done():
+            # The stand-in's start runs in a thread; it must come back before it can be stopped.
+            await asyncio.wait([cloud], timeout=5.0)
+        await plant.stop()
+
+
+__all__ = ["Plant", "PlantError", "PlantOptions", "Station", "running_plant", "sample_stations"]

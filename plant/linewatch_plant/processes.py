@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The plant's processes: started, watched, started again when they die, and stopped, all of them, within a deadline."""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+STOP_S = 7.0
+"""Seconds from SIGTERM to SIGKILL; with what follows, a stop of the whole plant stays under 10 s."""
+
+_PR_SET_PDEATHSIG = 1
+BAD_SETTINGS = 2
+
+
+class PlantError(Exception):
+    """The plant can't start or go on; the message says what to do."""
+
+
+def free_port() -> int:
+    """A TCP port on 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether we could listen there."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def _die_with_parent() -> None:
+    """A plant that is killed leaves nothing behind (Linux)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@dataclass(slots=True)
+class Service:
+    """One process of the plant.
+
+    Attributes:
+        name: as it stands in the view and in the log file's name.
+        module: run as `python -m module`.
+        environment: on top of PATH and what Python needs; nothing else is inherited.
+    """
+
+    name: str
+    module: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    arguments: Sequence[str] = ()
+    starts: int = 0
+    process: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the running process."""
+        return self.process.pid if self.process and self.process.returncode is None else None
+
+    def kill(self) -> None:
+        """kill -9, as a power cut would; the plant starts it again."""
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+
+
+class Processes:
+    """Runs services until it is cancelled."""
+
+    def __init__(self, log_dir: Path) -> None:
+        self._log_dir = log_dir
+        self.services: dict[str, Service] = {}
+        self.stopping = False
+
+    async def start(self, service: Service) -> None:
+        """Starts a process; its output goes to {log_dir}/{name}.log."""
+        self.services[service.name] = service
+        service.starts += 1
+        with (self._log_dir / f"{service.name}.log").open("ab") as output:
+            service.process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", service.module, *service.arguments,
+                stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
+                env=_environment(service.environment), start_new_session=True, preexec_fn=_die_with_parent,
+            )  # fmt: skip
+
+    async def watch(self, service: Service) -> None:
+        """Starts the service again whenever it dies. Raises PlantError when its settings are wrong."""
+        delay_s = 0.2
+        while True:
+            assert service.process is not None
+            code = await service.process.wait()
+            if self.stopping:
+                return
+            if code == BAD_SETTINGS:
+                raise PlantError(f"{service.name} can't start: {self.last_words(service.name)}")
+            await asyncio.sleep(delay_s)
+            delay_s = min(5.0, delay_s * 2)
+            await self.start(service)
+
+    def last_words(self, name: str, lines: int = 3) -> str:
+        """The end of a service's log."""
+        path = self._log_dir / f"{name}.log"
+        words = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
+        return "\n".join(words[-lines:]) or f"see {path}"
+
+    async def stop(self) -> None:
+        """SIGTERM to all at once, SIGKILL after STOP_S. Returns when every process is gone."""
+        self.stopping = True
+        running = [
+            one.process for one in self.services.values() if one.process and one.process.returncode is None
+        ]
+        for process in running:
+            process.terminate()
+        waits = [asyncio.create_task(process.wait(), name="stop") for process in running]
+        if waits:
+            _, late = await asyncio.wait(waits, timeout=STOP_S)
+            for process in running:
+                if process.returncode is None:
+                    process.kill()
+            if late:
+                await asyncio.wait(late, timeout=2.0)
+
+
+def _environment(own: Mapping[str, str]) -> dict[str, str]:
+    kept = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "COVERAGE_PROCESS_START")
+    inherited = {name: os.environ[name] for name in kept if name in os.environ}
+    return {**inherited, "PYTHONUNBUFFERED": "1", "ORT_DISABLE_TELEMETRY": "1", **own}

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run of the demo came to: the content of build/demo.json."""
+
+import datetime
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from linewatch_plant.counts import Counts, percentile
+
+if TYPE_CHECKING:
+    from linewatch_plant.plant import Plant
+
+
+def results(plant: "Plant", counts: Counts) -> dict[str, Any]:
+    """Counts, models and latencies, read from what arrived in the cloud."""
+    assert plant.cloud is not None
+    events = {event["id"]: event for event in plant.cloud.events()}
+    return {
+        "parts": counts.parts,
+        "events": counts.events,
+        "work_orders": counts.work_orders,
+        "models": _models(events.values()),
+        "latency_ms": {
+            "frame_to_verdict": _spread([
+                event["data"]["frame_to_verdict_s"] for event in events.values() if "verdict" in event["data"]
+            ]),
+            "frame_to_work_order": _spread(_order_seconds(events, plant.cloud.work_orders())),
+        },
+    }  # fmt: skip
+
+
+def _models(events: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    labels: dict[tuple[str, str], Counter[str]] = {}
+    for event in events:
+        verdict = event["data"].get("verdict")
+        if verdict:
+            model = verdict["model"]["name"], verdict["model"]["version"]
+            labels.setdefault(model, Counter())[verdict["label"]] += 1
+    return {
+        name: {"version": version, "labels": dict(sorted(count.items()))}
+        for (name, version), count in sorted(labels.items())
+    }
+
+
+def _order_seconds(
+    events: Mapping[str, Mapping[str, Any]], orders: Iterable[Mapping[str, Any]]
+) -> list[float]:
+    """For each order: from taking the part that made it necessary, the newest of its events, to its creation."""
+    spans = []
+    for order in orders:
+        taken = [_moment(events[one]["time"]) for one in order["event_ids"] if one in events]
+        if taken:
+            spans.append((_moment(order["created_at"]) - max(taken)).total_seconds())
+    return spans
+
+
+def _moment(text: str) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+def _spread(seconds: list[float]) -> dict[str, float | None]:
+    spread = {name: percentile(seconds, share) for name, share in (("p50", 0.5), ("p99", 0.99))}
+    return {name: None if value is None else round(value * 1000, 1) for name, value in spread.items()}

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The live terminal view of the plant."""
+
+import json
+import time
+from collections import Counter, deque
+from dataclasses import dataclass, field
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from linewatch_plant.counts import Counts, percentile
+from linewatch_runtime.mqtt import Message
+
+_COLOURS = {"OK": "green", "NG": "bold red", "REVIEW": "yellow", "not inspected": "magenta"}
+_STRIP = 40
+
+
+@dataclass(slots=True)
+class LineView:
+    """What was seen of one station."""
+
+    part: str = "-"
+    result: str = "-"
+    label: str = ""
+    score: float = 0.0
+    model: str = ""
+    results: Counter[str] = field(default_factory=Counter)
+    strip: deque[str] = field(default_factory=lambda: deque(maxlen=_STRIP))
+    latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=500))
+    seen: deque[float] = field(default_factory=lambda: deque(maxlen=60))
+
+
+class View:
+    """Collects what came over MQTT and draws it with the counts."""
+
+    def __init__(self, console_url: str) -> None:
+        self._console_url = console_url
+        self.lines: dict[str, LineView] = {}
+        self.phase = "starting"
+        self.first_verdict_at: float | None = None
+
+    def hear(self, message: Message) -> None:
+        """Takes one inspection event in; anything else is ignored."""
+        try:
+            event = json.loads(message.payload)
+            data = event["data"]
+        except (ValueError, KeyError, TypeError):
+            return
+        if event.get("type") not in {"InferenceCompleted", "InferenceError"}:
+            return
+        line = self.lines.setdefault("/".join(message.topic.split("/")[3:5]), LineView())
+        verdict = data.get("verdict")
+        line.part = str(data.get("part_id", "-"))
+        line.result = str(verdict["result"]) if verdict else "not inspected"
+        line.results[line.result] += 1
+        line.strip.append(line.result)
+        line.seen.append(time.monotonic())
+        if verdict:
+            line.label, line.score = str(verdict.get("label", "")), float(verdict.get("score", 0.0))
+            model = verdict.get("model", {})
+            line.model = f"{model.get('name', '?')} {model.get('version', '')}"
+            self.first_verdict_at = self.first_verdict_at or time.monotonic()
+        if "frame_to_verdict_s" in data:
+            line.latencies_s.append(float(data["frame_to_verdict_s"]))
+
+    def draw(self, counts: Counts) -> RenderableType:
+        """The whole view."""
+        title = Text.assemble(("Linewatch ", "bold"), (self.phase, "cyan"))
+        console = Text.assemble(
+            "console  ", (self._console_url, "underline blue"), "   Ctrl-C stops everything"
+        )
+        return Panel(Group(self._lines(), self._hops(counts), console), title=title, title_align="left")
+
+    def plain(self, counts: Counts) -> str:
+        """One line, for a terminal that can't redraw."""
+        parts, events, orders = counts.parts, counts.events, counts.work_orders
+        return (
+            f"{self.phase}: parts {parts['judged']} judged, {parts['not_inspected']} not inspected, {parts['skipped']} skipped"
+            f" | events {events['published']} published, {events['stored']} stored, {events['delivered']} delivered,"
+            f" {events['enriched']} enriched, backlog {counts.backlog}"
+            f" | orders {orders['created']} created, {orders['awaiting_approval']} awaiting approval"
+        )
+
+    def _lines(self) -> Table:
+        table = Table(expand=True, box=None, pad_edge=False)
+        for name in (
+            "line/station",
+            "part",
+            "verdict",
+            "score",
+            "OK",
+            "NG",
+            "REVIEW",
+            "not insp.",
+            "parts/s",
+            "p50 ms",
+            "p99 ms",
+        ):
+            table.add_column(
+                name, justify="left" if name in {"line/station", "part", "verdict"} else "right", no_wrap=True
+            )
+        for name, line in sorted(self.lines.items()):
+            colour = _COLOURS.get(line.result, "white")
+            table.add_row(
+                name, line.part, Text(f"{line.result} {line.label}", style=colour), f"{line.score:.2f}",
+                *(str(line.results[kind]) for kind in _COLOURS),
+                f"{_rate(line.seen):.1f}", _ms(line.latencies_s, 0.5), _ms(line.latencies_s, 0.99),
+            )  # fmt: skip
+            marks = Text.assemble(*(("■", _COLOURS.get(result, "white")) for result in line.strip))
+            table.add_row("", Text(line.model, style="dim"), marks)
+        if not self.lines:
+            table.add_row("waiting for the first verdict …")
+        return table
+
+    def _hops(self, counts: Counts) -> Table:
+        table = Table(expand=True, box=None, pad_edge=False)
+        rows = {"parts": counts.parts, "events": counts.events, "work orders": counts.work_orders}
+        table.add_column("")
+        table.add_column("")
+        for name, row in rows.items():
+            cells = [f"{key.replace('_', ' ')} [bold]{value}[/bold]" for key, value in row.items()]
+            if name == "events":
+                style = "yellow" if counts.backlog else "green"
+                cells.append(f"[{style}]waiting for the cloud [bold]{counts.backlog}[/bold][/{style}]")
+            table.add_row(f"[dim]{name}[/dim]", "  ".join(cells))
+        return table
+
+
+def _rate(seen: deque[float]) -> float:
+    recent = [moment for moment in seen if time.monotonic() - moment < 10]
+    return len(recent) / max(1.0, time.monotonic() - recent[0]) if recent else 0.0
+
+
+def _ms(latencies_s: deque[float], share: float) -> str:
+    value = percentile(list(latencies_s), share)
+    return "-" if value is None else f"{value * 1000:.0f}"
