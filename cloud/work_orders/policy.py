@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When a series of observations asks for a work order. Pure; the numbers are data (policy.json).
+
+What is unknown never raises and never clears: a gap in the sequence counts as a part without a defect when an alarm is
+raised, and as a defective one when it is cleared. More knowledge can so only add crossings, and the order in which
+events arrive changes nothing: alarms may overtake good parts by hours.
+
+A part that could not be judged takes no place in a window. A window never spans a restart (epoch): how many parts the
+old epoch still holds can't be known. Proved by: cloud/tests/test_policy.py
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Position:
+    """Place of a part in its station's sequence."""
+
+    epoch: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One part as the policy sees it."""
+
+    position: Position
+    event_id: str
+    # Seconds since 1970 by the device's clock; None unless that clock is known to be synchronised.
+    taken_at: float | None
+    # Failure mode that the part points at; None for a good part.
+    failure_mode: str | None
+    # How bad, 0..1: a machine's severity, or a product's weight. None: not judged.
+    weight: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    name: str
+    on: float
+    on_inclusive: bool
+    off: float
+
+    def holds(self, risk: float) -> bool:
+        """Whether this risk counts towards raising."""
+        return risk >= self.on if self.on_inclusive else risk > self.on
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """`needed` of `observations` over a band's `on` raise; `clear_after` in a row under its `off` clear."""
+
+    # Strongest first.
+    bands: tuple[Band, ...]
+    observations: int
+    needed: int
+    clear_after: int
+    # Parts over which the risk is averaged; 1 = each observation is its own risk.
+    window: int
+
+
+@dataclass(frozen=True, slots=True)
+class Latch:
+    """What people already decided: nothing up to `floor` or taken before `closed_at` counts again; a rejected band
+    and those below it stay silent until the risk has cleared."""
+
+    floor: Position = Position(0, 0)
+    closed_at: float = 0.0
+    band: str | None = None
+
+    def admits(self, observation: Observation) -> bool:
+        """Whether the observation is news after the last decision."""
+        new = observation.position > self.floor
+        return new and (observation.taken_at is None or observation.taken_at > self.closed_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Risk:
+    """Bounds of the risk at one place: `low` takes what is unknown as good, `high` as bad."""
+
+    position: Position
+    event_id: str | None
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The strongest band that was crossed, None if none was; and by what."""
+
+    band: str | None
+    # Highest risk that counted, 0..1.
+    risk: float
+    # Event ids over the band in the last window that crossed, oldest first.
+    event_ids: tuple[str, ...]
+    # Events at which any band was crossed.
+    crossed: frozenset[str]
+    # Where the latched band cleared first; None when it did not or nothing is latched.
+    cleared_at: Position | None
+
+
+def risks(run: Sequence[Observation], failure_mode: str, window: int) -> list[Risk]:
+    """The risk at each place of one epoch, gaps included, parts that were not judged left out."""
+    known = {observation.position.sequence: observation for observation in run}
+    epoch, first = run[0].position.epoch, min(known)
+    places: list[Risk] = []
+    lows, highs = [0.0] * window, [0.0 if first == 1 else 1.0] * window
+    for sequence in range(first, max(known) + 1):
+        seen = known.get(sequence)
+        if seen is not None and seen.weight is None:
+            continue
+        low = seen.weight if seen is not None and seen.failure_mode == failure_mode and seen.weight else 0.0
+        lows = [*lows[1:], low]
+        highs = [*highs[1:], 1.0 if seen is None else low]
+        places.append(
+            Risk(Position(epoch, sequence), seen.event_id if seen else None, sum(lows) / window, sum(highs) / window)
+        )
+    return places
+
+
+def decide(observations: Iterable[Observation], failure_mode: str, rule: Rule, latch: Latch) -> Decision:
+    """What the observations of one station ask for, for one failure mode."""
+    admitted = sorted((o for o in observations if latch.admits(o)), key=lambda o: o.position)
+    runs = [
+        risks(list(run), failure_mode, rule.window)
+        for _, run in groupby(admitted, key=lambda o: o.position.epoch)
+    ]
+    names = [band.name for band in rule.bands]
+    audible = rule.bands if latch.band is None else rule.bands[: names.index(latch.band)]
+    chosen: str | None = None
+    risk, event_ids, crossed = 0.0, (), set[str]()
+    for band in audible:
+        for places in runs:
+            for last, place in enumerate(places):
+                over = [p for p in places[max(0, last + 1 - rule.observations) : last + 1] if band.holds(p.low)]
+                if place not in over or len(over) < rule.needed or place.event_id is None:
+                    continue
+                crossed.add(place.event_id)
+                if chosen in (None, band.name):
+                    chosen = band.name
+                    risk = max(risk, *(p.low for p in over))
+                    event_ids = tuple(p.event_id for p in over if p.event_id)
+    return Decision(chosen, risk, event_ids, frozenset(crossed), _cleared_at(runs, rule, latch))
+
+
+def _cleared_at(runs: Sequence[Sequence[Risk]], rule: Rule, latch: Latch) -> Position | None:
+    for band in rule.bands:
+        if band.name != latch.band:
+            continue
+        for places in runs:
+            under = 0
+            for place in places:
+                under = under + 1 if place.high < band.off else 0
+                if under == rule.clear_after:
+                    return place.position
+    return None
