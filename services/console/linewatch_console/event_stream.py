@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The response that carries server-sent events to one page."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from linewatch_console.hub import Client, Hub
+
+PING_EVERY_S = 10.0
+SEND_TIMEOUT_S = 10.0
+"""A page that takes nothing for this long is gone."""
+RETRY_MS = 1500
+
+
+class EventStream(Response):
+    """Sends until the page goes, is dropped, or the console stops."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, hub: Hub, client: Client) -> None:
+        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._hub = hub
+        self._client = client
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        """The ASGI response."""
+        gone = asyncio.create_task(_disconnected(receive), name="page-gone")
+        try:
+            await self._send(
+                send, {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+            )
+            async for chunk in self._chunks(gone):
+                await self._send(send, {"type": "http.response.body", "body": chunk, "more_body": True})
+            await self._send(send, {"type": "http.response.body", "body": b""})
+        except TimeoutError:
+            return
+        finally:
+            gone.cancel()
+            self._hub.detach(self._client)
+
+    async def _chunks(self, gone: "asyncio.Task[None]") -> AsyncIterator[bytes]:
+        yield f"retry: {RETRY_MS}\n\n".encode()
+        for message in self._client.missed:
+            yield message
+        self._client.missed.clear()
+        while True:
+            following = asyncio.create_task(self._client.queue.get(), name="next-message")
+            await asyncio.wait({following, gone}, timeout=PING_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
+            if gone.done():
+                following.cancel()
+                return
+            if not following.done():
+                following.cancel()
+                yield b": ping\n\n"
+                continue
+            following_message = following.result()
+            if following_message is None:
+                return
+            yield following_message
+
+    @staticmethod
+    async def _send(send: Send, message: dict[str, object]) -> None:
+        await asyncio.wait_for(send(message), SEND_TIMEOUT_S)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
