@@ -86,7 +86,7 @@ def _summary() -> dict[str, Any]:
     orders = desk().orders
     counts = {status: orders.count(status) for status in ("created", "closed", "awaiting_approval", "rejected", "creating", "parked")}
     dynamodb = desk().dynamodb
-    enriched = sum(int(i["events"]) for i in _scan(dynamodb, os.environ["COUNTERS_TABLE"]))
+    enriched = sum(int(i.get("inspections", 0)) for i in _scan(dynamodb, os.environ["COUNTERS_TABLE"]))
     crossed = sum(int(n) for i in _scan(dynamodb, os.environ["POLICY_STATE_TABLE"]) for n in i["crossed"].values())
     return {
         "enriched": enriched,

@@ -101,7 +101,8 @@ def _store(event: Event, asset: dict[str, Any] | None) -> bool:
     count = {
         "TableName": os.environ["COUNTERS_TABLE"],
         "Key": {"name": f"enriched-{shard}"},
-        "UpdateExpression": "ADD events :one",
+        "UpdateExpression": "ADD #kind :one",
+        "ExpressionAttributeNames": {"#kind": "engine" if event.is_engine else "inspections"},
         "ExpressionAttributeValues": {":one": 1},
     }
     for _ in range(10):
@@ -135,5 +136,8 @@ def _announce(event: Event) -> None:
 
 
 def handler(event: dict[str, Any], context: Any) -> Any:
-    """SQS entry point."""
+    """SQS entry point. An empty batch only prepares the clients: whoever deploys can warm the function so."""
+    if not event.get("Records"):
+        _dynamodb(), _client("sqs")
+        return {"batchItemFailures": []}
     return process_partial_response(event=event, record_handler=_record, processor=processor, context=context)

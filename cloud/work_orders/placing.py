@@ -125,6 +125,8 @@ def payload(order: WorkOrder) -> Mapping[str, Any]:
     return {
         "external_reference": order.reference,
         "equipment_id": order.asset_id,
+        "asset_id": order.asset_id,
+        "episode": int(order.item["episode"]),
         "title": f"{document['failure_type']}: {document['asset_name']}",
         "failure_mode": order.failure_mode,
         **{

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds the Lambdas' code and layer as zips below build/lambda/, named after what is in them.
+
+The layer is put together from what this environment has installed (the pinned, hashed requirements), not downloaded.
+For a real account with another processor or Python version see cloud/README.md.
+"""
+
+import hashlib
+import os
+import py_compile
+import re
+import tempfile
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILD = ROOT / "build" / "lambda"
+# boto3 is part of the Lambda runtime.
+LAYER_DISTRIBUTIONS = (
+    "aws-lambda-powertools", "typing_extensions", "jmespath", "protobuf",
+    "requests", "urllib3", "certifi", "idna", "charset-normalizer",
+)  # fmt: skip
+CODE_SUFFIXES = {".py", ".json"}
+
+
+def code_zip() -> Path:
+    """cloud/{enrich,work_orders,api} and the contract's stubs."""
+    files = {
+        path.relative_to(parent).as_posix(): path
+        for parent, package in (
+            (ROOT / "cloud", "enrich"),
+            (ROOT / "cloud", "work_orders"),
+            (ROOT / "cloud", "api"),
+            (ROOT / "protos", "linewatch"),
+        )
+        for path in sorted((parent / package).rglob("*"))
+        if path.suffix in CODE_SUFFIXES and "__pycache__" not in path.parts
+    }
+    return _zip("code", files)
+
+
+def layer_zip() -> Path:
+    """The libraries below python/, as Lambda looks for them."""
+    files: dict[str, Path] = {}
+    for name in LAYER_DISTRIBUTIONS:
+        distribution = metadata.distribution(name)
+        for entry in distribution.files or ():
+            path = Path(str(distribution.locate_file(entry)))
+            # ".." leads to scripts; Powertools imports its own metadata, so .dist-info stays.
+            if ".." in entry.parts or "__pycache__" in entry.parts or not path.is_file():
+                continue
+            files[f"python/{entry.as_posix()}"] = path
+    return _zip("layer", files)
+
+
+def _zip(kind: str, files: dict[str, Path]) -> Path:
+    digest = hashlib.sha256()
+    for name, path in files.items():
+        digest.update(f"{name}\0{path.stat().st_size}\0".encode())
+        digest.update(path.read_bytes())
+    target = BUILD / f"{kind}-{digest.hexdigest()[:16]}.zip"
+    if target.exists():
+        return target
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=BUILD) as scratch:
+        made = Path(scratch) / "made.zip"
+        with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for name, path in files.items():
+                archive.write(path, name)
+                if path.suffix == ".py":
+                    _add_compiled(archive, name, path, Path(scratch) / "made.pyc")
+        # Others may build the same at the same moment; the last rename wins and all are equal.
+        os.replace(made, target)
+    return target
+
+
+def _add_compiled(archive: zipfile.ZipFile, name: str, path: Path, scratch: Path) -> None:
+    """Adds the byte code: a worker that must compile 400 modules first starts a second later."""
+    invalidation = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    py_compile.compile(str(path), str(scratch), name, doraise=True, invalidation_mode=invalidation)
+    parent, _, leaf = name.rpartition("/")
+    tag = re.sub(r".*\.(cpython-\d+)\.pyc$", r"\1", os.path.basename(_cache_name(path)))
+    archive.write(scratch, f"{parent}/__pycache__/{leaf.removesuffix('.py')}.{tag}.pyc")
+
+
+def _cache_name(path: Path) -> str:
+    import importlib.util
+
+    return importlib.util.cache_from_source(str(path))

@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stand-in for the AWS account: ministack as a child process, with cloud/template.yaml deployed into it.
+
+MQTT 5 over mutual TLS as IoT Core, topic rules, queues, the Lambda code in worker processes, tables, event bus and the
+HTTP API, all on loopback, with every IAM and IoT policy of the template evaluated. It loses what it holds when it is
+stopped. What it does not do is listed in cloud/README.md.
+
+    python -m linewatch_plant.standin_cloud --erp-url http://127.0.0.1:8600      until SIGTERM or SIGINT
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import ssl
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import requests
+from botocore.config import Config
+
+from linewatch_plant import provisioning
+from linewatch_plant.erp_simulator import DEFAULT_CLIENT_ID, DEFAULT_SECRET
+from linewatch_plant.lambda_package import ROOT, code_zip, layer_zip
+from linewatch_plant.processes import PlantError, free_port
+
+REGION = "eu-central-1"
+# ministack takes any; "test" may do everything, as an account's administrator.
+ADMINISTRATOR = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+START_S = 60.0
+STOP_S = 5.0
+# For the demo and tests: what takes minutes in a plant takes seconds here.
+QUICK = {"RetryBaseSeconds": "2", "SettleSeconds": "2", "LeaseSeconds": "10", "MaximumConcurrency": "2"}
+
+
+@dataclass(slots=True)
+class StandinCloud:
+    """A running stand-in; `StandinCloud.start` makes one."""
+
+    # State, certificates and the log; `stop` leaves the log.
+    directory: Path
+    endpoint_url: str
+    mqtt_host: str
+    mqtt_port: int
+    # MQTT client id and thing name of the forwarder.
+    client_id: str
+    ca_file: Path
+    certificate_file: Path
+    key_file: Path
+    api_url: str
+    api_token: str
+    # The template's outputs: table, queue and function names.
+    outputs: Mapping[str, str]
+    _process: subprocess.Popen[bytes]
+    _clients: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def start(
+        cls,
+        directory: Path | None = None,
+        erp_url: str = "http://127.0.0.1:9",
+        *,
+        pilot: bool = False,
+        parameters: Mapping[str, str] | None = None,
+        erp_credentials: tuple[str, str] = (DEFAULT_CLIENT_ID, DEFAULT_SECRET),
+        enforce_policies: bool = True,
+        warm: bool = True,
+    ) -> "StandinCloud":
+        """Starts, deploys, seeds the asset registry, provisions the forwarder and warms the Lambdas.
+
+        `directory`: empty or new; a temporary one, deleted at `stop`, when None. `parameters` override the template's.
+        Raises PlantError when it does not come up.
+        """
+        place = directory or Path(tempfile.mkdtemp(prefix="linewatch-cloud-"))
+        place.mkdir(parents=True, exist_ok=True)
+        http_port, mqtt_port = free_port(), free_port()
+        process = _launch(place, http_port, mqtt_port, enforce_policies)
+        try:
+            endpoint = f"http://127.0.0.1:{http_port}"
+            _wait_until_up(endpoint, process, place)
+            wanted = {
+                "ErpBaseUrl": erp_url,
+                "PilotMode": "true" if pilot else "false",
+                "IsStandIn": "true",
+                **QUICK,
+                **(parameters or {}),
+            }
+            outputs = provisioning.deploy(_client_of(endpoint), wanted, code_zip(), layer_zip())
+            provisioning.seed_assets(_client_of(endpoint), outputs["AssetsTable"], ROOT / "cloud" / "assets.csv")
+            provisioning.set_erp_secret(_client_of(endpoint), outputs["ErpSecretId"], *erp_credentials)
+            device = provisioning.forwarder(_client_of(endpoint), endpoint, outputs["DevicePolicyName"], place / "device")
+            cloud = cls(
+                directory=place,
+                endpoint_url=endpoint,
+                mqtt_host="127.0.0.1",
+                mqtt_port=mqtt_port,
+                client_id=device.client_id,
+                ca_file=device.ca_file,
+                certificate_file=device.certificate_file,
+                key_file=device.key_file,
+                api_url=f"{endpoint}/_aws/execute-api/{outputs['ApiId']}/$default",
+                api_token=provisioning.api_token(_client_of(endpoint), outputs["ApiSecretId"]),
+                outputs=outputs,
+                _process=process,
+            )
+            if warm:
+                cloud.warm_up()
+        except BaseException:
+            _end(process)
+            _delete(place, everything=directory is None)
+            raise
+        return cloud
+
+    def client(self, service: str) -> Any:
+        """A boto3 client of the stand-in, as administrator."""
+        if service not in self._clients:
+            self._clients[service] = _client(self.endpoint_url, service)
+        return self._clients[service]
+
+    def warm_up(self) -> None:
+        """Starts one worker of each Lambda: the first event then takes milliseconds, not seconds."""
+        nothing = json.dumps({"Records": []}).encode()
+        names = ("EnrichFunctionName", "WorkOrdersFunctionName")
+        calls = [(self.outputs[name], nothing) for name in names]
+        lambda_client = self.client("lambda")
+        with ThreadPoolExecutor(len(calls) + 1) as pool:
+            api = pool.submit(self.api, "GET", "/summary")
+            for answer in pool.map(lambda call: lambda_client.invoke(FunctionName=call[0], Payload=call[1]), calls):
+                if "FunctionError" in answer:
+                    raise PlantError(f"Lambda does not start: {answer['Payload'].read().decode()}")
+            if not api.result().ok:
+                raise PlantError(f"API does not start: {api.result().status_code} {api.result().text}")
+
+    def api(self, method: str, path: str, body: Mapping[str, str] | None = None) -> requests.Response:
+        """Calls the console's API with its token."""
+        headers = {"Authorization": f"Bearer {self.api_token}"}
+        return requests.request(method, self.api_url + path, json=body, headers=headers, timeout=30)
+
+    def sweep(self) -> dict[str, int]:
+        """Runs the scheduled sweep now."""
+        answer = self.client("lambda").invoke(FunctionName=self.outputs["SweepFunctionName"], Payload=b"{}")
+        seen: dict[str, int] = json.loads(answer["Payload"].read())
+        return seen
+
+    def counts(self) -> dict[str, Any]:
+        """Distinct inspection events that were enriched, engine events, and work orders by what became of them."""
+        counters, orders, states = (
+            self._scan(self.outputs[name]) for name in ("CountersTable", "WorkOrdersTable", "PolicyStateTable")
+        )
+        statuses = [order["status"]["S"] for order in orders]
+        crossed = sum(int(n["N"]) for state in states for n in state["crossed"]["M"].values())
+        work_orders = {name: statuses.count(name) for name in ("awaiting_approval", "rejected", "creating", "parked", "closed")}
+        return {
+            "enriched": sum(int(item.get("inspections", {"N": "0"})["N"]) for item in counters),
+            "engine_events": sum(int(item.get("engine", {"N": "0"})["N"]) for item in counters),
+            "work_orders": {
+                "created": sum("erp_id" in order for order in orders),
+                "suppressed": max(0, crossed - len(orders)),
+                **work_orders,
+            },
+        }
+
+    def queues_are_empty(self) -> bool:
+        """Whether no event is waiting or being worked on between the rules and the ERP."""
+        names = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible", "ApproximateNumberOfMessagesDelayed")
+        for queue in ("InspectionsQueueUrl", "EnrichedQueueUrl"):
+            answer = self.client("sqs").get_queue_attributes(QueueUrl=self.outputs[queue], AttributeNames=list(names))
+            if any(int(answer["Attributes"].get(name, "0")) for name in names):
+                return False
+        return True
+
+    def dead_letters(self) -> int:
+        """Messages that wait for a person."""
+        waiting = 0
+        for queue in ("InspectionsDeadLettersUrl", "EnrichedDeadLettersUrl"):
+            answer = self.client("sqs").get_queue_attributes(
+                QueueUrl=self.outputs[queue], AttributeNames=["ApproximateNumberOfMessages"]
+            )
+            waiting += int(answer["Attributes"]["ApproximateNumberOfMessages"])
+        return waiting
+
+    def stop(self) -> None:
+        """Ends ministack and its Lambda workers and deletes what they wrote; the log stays where a directory was given."""
+        _end(self._process)
+        _delete(self.directory, everything=self.directory.name.startswith("linewatch-cloud-"))
+
+    def _scan(self, table: str) -> list[dict[str, Any]]:
+        pages = self.client("dynamodb").get_paginator("scan").paginate(TableName=table, ConsistentRead=True)
+        return [item for page in pages for item in page["Items"]]
+
+
+def _launch(place: Path, http_port: int, mqtt_port: int, enforce_policies: bool) -> subprocess.Popen[bytes]:
+    scratch = place / "scratch"
+    scratch.mkdir(exist_ok=True)
+    # Lambda workers inherit this environment: nothing of ours may be in it.
+    environment = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": str(scratch),
+        "TMPDIR": str(scratch),
+        "GATEWAY_PORT": str(http_port),
+        "BIND_HOST": "127.0.0.1",
+        "MINISTACK_HOST": "localhost",
+        "MINISTACK_REGION": REGION,
+        "IOT_MTLS_PORT": str(mqtt_port),
+        "LAMBDA_EXECUTOR": "local",
+        "LAMBDA_WARM_TTL_SECONDS": "86400",
+        "SFTP_ENABLED": "0",
+        "DOCKER_HOST": f"unix://{scratch}/no-docker.sock",
+        "AUTH": "true" if enforce_policies else "false",
+        "PERSIST_STATE": "0",
+        "STATE_DIR": str(scratch / "state"),
+        "S3_DATA_DIR": str(scratch / "s3"),
+        "LOG_LEVEL": "INFO",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "PYTHONUNBUFFERED": "1",
+    }
+    with (place / "ministack.log").open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "linewatch_plant.ministack_launcher"],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            cwd=scratch,
+            start_new_session=True,
+        )
+
+
+def _wait_until_up(endpoint: str, process: subprocess.Popen[bytes], place: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            words = (place / "ministack.log").read_text(errors="replace").splitlines()[-5:]
+            raise PlantError("the stand-in cloud ended at its start:\n" + "\n".join(words))
+        with contextlib.suppress(requests.RequestException):
+            if requests.get(f"{endpoint}/_ministack/health", timeout=2).ok:
+                return
+        time.sleep(0.05)
+    raise PlantError(f"the stand-in cloud did not answer within {START_S:.0f} s; see {place / 'ministack.log'}")
+
+
+def _client(endpoint: str, service: str) -> Any:
+    config = Config(retries={"mode": "standard", "max_attempts": 3}, max_pool_connections=20)
+    return boto3.client(service, endpoint_url=endpoint, region_name=REGION, config=config, **ADMINISTRATOR)
+
+
+def _client_of(endpoint: str) -> provisioning.Clients:
+    return lambda service: _client(endpoint, service)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends the process group, workers included. Nothing is kept, so there is nothing to wait for politely."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_S)
+    if process.stdin:
+        process.stdin.close()
+
+
+def _delete(place: Path, *, everything: bool) -> None:
+    shutil.rmtree(place if everything else place / "scratch", ignore_errors=True)
+
+
+def main() -> None:
+    """Runs the stand-in in the foreground and prints how to reach it."""
+    parser = argparse.ArgumentParser(description="Stand-in for the AWS account, on loopback")
+    parser.add_argument("--erp-url", default="http://127.0.0.1:8600")
+    parser.add_argument("--directory", type=Path)
+    parser.add_argument("--pilot", action="store_true")
+    arguments = parser.parse_args()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    cloud = StandinCloud.start(arguments.directory, arguments.erp_url, pilot=arguments.pilot)
+    try:
+        names = ("endpoint_url", "mqtt_host", "mqtt_port", "client_id", "ca_file", "certificate_file", "key_file", "api_url", "api_token")
+        print(json.dumps({name: str(getattr(cloud, name)) for name in names}, indent=2), flush=True)
+        stop.wait()
+    finally:
+        cloud.stop()
+
+
+if __name__ == "__main__":
+    main()
