@@ -14,6 +14,7 @@ import contextlib
 import logging
 import random
 import ssl
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,10 @@ CONNECT_TIMEOUT_S = 10.0
 PUBLISH_TIMEOUT_S = 10.0
 LONGEST_BACKOFF_S = 15.0
 KEEPALIVE_S = 20
+SHORT_SESSION_S = 2.0
+SHORT_SESSIONS = 5
+"""Sessions in a row that ended within SHORT_SESSION_S: most likely two processes share a client id, and each one's
+connect ends the other's session. Few brokers say so: mosquitto 2.0.11 and rumqttd just close."""
 
 
 class MqttError(Exception):
@@ -150,11 +155,16 @@ class Connection:
 
     async def run(self) -> None:
         """Connects, and connects again with full jitter, until it is cancelled."""
-        attempt = 0
+        attempt = short = 0
         while True:
+            started = time.monotonic()
             try:
                 await self._session()
                 attempt = 0
+                short = short + 1 if time.monotonic() - started < SHORT_SESSION_S else 0
+                if short == SHORT_SESSIONS:
+                    hint = f"does another process use the client id {self.endpoint.client_id}?"
+                    log.error("mqtt_sessions_short", extra={"broker": self._broker, "reason": hint})
             except (OSError, MqttError, TimeoutError, ValueError) as error:
                 reason = str(error) or type(error).__name__
                 if reason != self._trouble:

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+import asyncio
+import contextlib
+import json
+from pathlib import Path
+
+import pytest
+from brokers import MOSQUITTO, Broker, connected, listening, running, until
+
+from linewatch_runtime.mqtt import (
+    Connection,
+    Endpoint,
+    NobodySubscribed,
+    NotConnected,
+    Refused,
+    Subscriptions,
+    Will,
+)
+
+pytestmark = pytest.mark.anyio
+
+KEPT = Subscriptions(["in/#"], manual_ack=True, session_expiry_s=3600)
+
+
+async def test_what_is_published_arrives_with_its_properties(broker: Broker) -> None:
+    async with (
+        connected(broker.endpoint("hears"), Subscriptions(["in/#"])) as hears,
+        connected(broker.endpoint("speaks")) as speaks,
+    ):
+        await speaks.publish("in/a", b"\x00payload", user_properties={"traceparent": "00-1-2-01"})
+
+        message = await asyncio.wait_for(hears.messages.get(), 5)
+
+    assert (message.topic, message.payload, message.qos) == ("in/a", b"\x00payload", 1)
+    assert message.user_properties == {"traceparent": "00-1-2-01"}
+
+
+async def test_more_messages_than_the_window_arrive_in_order(broker: Broker) -> None:
+    count = 600
+    async with (
+        connected(broker.endpoint("hears"), Subscriptions(["in/#"])) as hears,
+        connected(broker.endpoint("speaks")) as speaks,
+    ):
+        await asyncio.gather(*(speaks.publish("in/a", b"%d" % number) for number in range(count)))
+
+        heard = [int((await asyncio.wait_for(hears.messages.get(), 5)).payload) for _ in range(count)]
+
+    assert heard == list(range(count))
+
+
+async def test_connection_comes_back_after_the_broker_was_killed(broker: Broker) -> None:
+    async with connected(broker.endpoint("a"), Subscriptions(["in/#"])) as connection:
+        sessions = []
+        connection.on_connected = lambda: sessions.append(1)
+
+        broker.kill()
+        await until(lambda: not connection.connected.is_set(), "the break is seen")
+        with pytest.raises(NotConnected):
+            await connection.publish("in/a", b"lost")
+        assert connection.trouble
+        broker.start()
+        await asyncio.wait_for(connection.connected.wait(), 20)
+        await connection.publish("in/a", b"again")
+
+        assert (await asyncio.wait_for(connection.messages.get(), 5)).payload == b"again"
+        assert sessions == [1]
+        assert not connection.trouble
+
+
+async def test_publish_on_its_way_fails_when_the_connection_breaks(mosquitto: Broker) -> None:
+    async with connected(mosquitto.endpoint("a")) as connection:
+        mosquitto.process.send_signal(19)  # SIGSTOP: it takes packets and answers none
+        publishing = asyncio.create_task(connection.publish("in/a", b"x"))
+        await until(lambda: connection._pending, "the publish is on its way")
+
+        mosquitto.kill()
+
+        with pytest.raises(NotConnected):
+            await asyncio.wait_for(publishing, 5)
+
+
+async def test_broker_that_answers_nothing_is_given_up(
+    mosquitto: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("linewatch_runtime.mqtt.PUBLISH_TIMEOUT_S", 0.5)
+    async with connected(mosquitto.endpoint("a")) as connection:
+        mosquitto.process.send_signal(19)
+
+        with pytest.raises(NotConnected, match="did not acknowledge"):
+            await connection.publish("in/a", b"x")
+
+        await until(lambda: not connection.connected.is_set(), "the session is given up")
+        mosquitto.process.send_signal(18)  # SIGCONT
+        await asyncio.wait_for(connection.connected.wait(), 20)
+
+
+async def test_unacknowledged_messages_come_again_after_a_reconnect(broker: Broker) -> None:
+    async with connected(broker.endpoint("speaks")) as speaks:
+        async with connected(broker.endpoint("hears"), KEPT) as hears:
+            for number in range(5):
+                await speaks.publish("in/a", b"%d" % number)
+            messages = [await asyncio.wait_for(hears.messages.get(), 5) for _ in range(5)]
+            hears.acknowledge(messages[0])
+            hears.acknowledge(messages[1])
+            await until(lambda: not hears._client.want_write(), "acknowledgements are sent")
+
+        async with connected(broker.endpoint("hears"), KEPT) as hears:
+            again = [await asyncio.wait_for(hears.messages.get(), 5) for _ in range(3)]
+
+    assert [int(message.payload) for message in again] == [2, 3, 4]
+
+
+async def test_stale_acknowledgement_acknowledges_no_new_message(broker: Broker) -> None:
+    async with connected(broker.endpoint("speaks")) as speaks:
+        async with connected(broker.endpoint("hears"), KEPT) as hears:
+            await speaks.publish("in/a", b"old")
+            old = await asyncio.wait_for(hears.messages.get(), 5)
+            hears.acknowledge(old)
+
+        # A new session of the broker counts packet ids from 1 again: "new" has the id that "old" had.
+        broker.kill()
+        broker.start()
+        async with connected(broker.endpoint("hears"), KEPT) as hears:
+            await asyncio.wait_for(_connected_again(speaks), 20)
+            await speaks.publish("in/a", b"new")
+            new = await asyncio.wait_for(hears.messages.get(), 5)
+            assert new.packet_id == old.packet_id
+
+            hears.acknowledge(old)
+            await hears.publish("elsewhere", b"")  # whatever was sent before is with the broker now
+
+        async with connected(broker.endpoint("hears"), KEPT) as hears:
+            assert (await asyncio.wait_for(hears.messages.get(), 5)).payload == b"new"
+
+
+async def _connected_again(connection: Connection) -> None:
+    await until(connection.connected.is_set, "connected again", 20)
+
+
+async def test_message_that_nobody_takes_raises(mosquitto: Broker) -> None:
+    async with connected(mosquitto.endpoint("a")) as connection:
+        with pytest.raises(NobodySubscribed):
+            await connection.publish("nobody/here", b"x", needs_subscriber=True)
+
+        await connection.publish("nobody/here", b"x")
+
+
+ACL = """\
+listener {port} 127.0.0.1
+allow_anonymous true
+acl_file {folder}/acl
+"""
+
+
+async def test_publish_against_the_access_list_raises_its_code(mosquitto: Broker, tmp_path: Path) -> None:
+    folder = tmp_path / "with-acl"
+    broker = Broker(MOSQUITTO, folder, ACL)
+    (folder / "acl").write_text("topic readwrite allowed/#\n")
+    with running(broker):
+        async with connected(broker.endpoint("a")) as connection:
+            await connection.publish("allowed/a", b"x")
+
+            with pytest.raises(Refused) as refused:
+                await connection.publish("denied/a", b"x")
+
+            assert refused.value.code == 0x87
+            await connection.publish("allowed/a", b"still connected")
+
+
+PASSWORD = """\
+listener {port} 127.0.0.1
+allow_anonymous false
+"""
+
+
+async def test_connection_that_is_refused_says_why_and_tries_again(mosquitto: Broker, tmp_path: Path) -> None:
+    broker = Broker(MOSQUITTO, tmp_path / "with-password", PASSWORD)
+    with running(broker):
+        async with connected(broker.endpoint("a"), wait=False) as connection:
+            await until(lambda: "0x87" in connection.trouble, "the refusal is told")
+
+
+async def test_last_will_is_told_when_the_process_vanishes_and_not_when_it_leaves(broker: Broker) -> None:
+    will = Will("status/a", json.dumps({"state": "offline"}).encode())
+    async with listening(broker.endpoint("hears"), "status/#") as told:
+        leaving = Connection(broker.endpoint("leaves"), will=Will("status/b", b'{"state": "offline"}'))
+        task = asyncio.create_task(leaving.run())
+        await asyncio.wait_for(leaving.connected.wait(), 10)
+        task.cancel()
+        await asyncio.wait([task])
+        async with connected(broker.endpoint("vanishes"), will=will) as vanishing:
+            vanishing._client.socket().shutdown(2)
+
+            await until(lambda: told.last("status/a"), "the will is told")
+
+    assert told.last("status/a") == {"state": "offline"}
+    assert not told.last("status/b")
+    async with listening(broker.endpoint("late"), "status/#") as late:
+        await until(lambda: late.last("status/a"), "the will is retained")
+
+
+async def test_taken_over_session_is_told_as_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    async def take_over(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        writer.write(b"\x20\x03\x00\x00\x00")  # CONNACK: success
+        # DISCONNECT: session taken over. Newer brokers send it, mosquitto 2.0.11 and rumqttd just close.
+        writer.write(b"\xe0\x02\x8e\x00")
+        writer.close()
+
+    server = await asyncio.start_server(take_over, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, connected(Endpoint("127.0.0.1", port, "same"), wait=False):
+        await until(
+            lambda: any(one.message == "mqtt_client_id_taken" for one in caplog.records), "it is told"
+        )
+
+
+async def test_two_processes_with_one_client_id_are_told_by_a_broker_that_gives_no_reason(
+    broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connected(broker.endpoint("same")), connected(broker.endpoint("same"), wait=False):
+        await until(
+            lambda: any(one.message == "mqtt_sessions_short" for one in caplog.records), "it is told", 30
+        )
+
+
+async def test_absent_broker_is_tried_for_ever_and_told_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("linewatch_runtime.mqtt.LONGEST_BACKOFF_S", 0.06)
+    connection = Connection(Endpoint("127.0.0.1", 1, "a"))
+    attempts = []
+    real = connection._session
+    connection._session = lambda: (attempts.append(1), real())[1]
+    task = asyncio.create_task(connection.run())
+
+    await until(lambda: len(attempts) > 5, "it tries again")
+
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert [one.message for one in caplog.records] == ["mqtt_unreachable"]
+    assert "refused" in connection.trouble.lower()
