@@ -2,9 +2,12 @@
 """What a run of the demo came to: the content of build/demo.json."""
 
 import datetime
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
+
+from boto3.dynamodb.types import TypeDeserializer
 
 from linewatch_plant.counts import Counts, percentile
 
@@ -15,7 +18,9 @@ if TYPE_CHECKING:
 def results(plant: "Plant", counts: Counts) -> dict[str, Any]:
     """Counts, models and latencies, read from what arrived in the cloud."""
     assert plant.cloud is not None
-    events = {event["id"]: event for event in plant.cloud.events()}
+    reader = TypeDeserializer()
+    events = {row["event_id"]["S"]: json.loads(row["event"]["S"]) for row in plant.cloud.scan("EventsTable")}
+    orders = [reader.deserialize({"M": row}) for row in plant.cloud.scan("WorkOrdersTable")]
     return {
         "parts": counts.parts,
         "events": counts.events,
@@ -25,7 +30,7 @@ def results(plant: "Plant", counts: Counts) -> dict[str, Any]:
             "frame_to_verdict": _spread([
                 event["data"]["frame_to_verdict_s"] for event in events.values() if "verdict" in event["data"]
             ]),
-            "frame_to_work_order": _spread(_order_seconds(events, plant.cloud.work_orders())),
+            "frame_to_work_order": _spread(_order_seconds(events, orders)),
         },
     }  # fmt: skip
 
@@ -46,12 +51,18 @@ def _models(events: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 def _order_seconds(
     events: Mapping[str, Mapping[str, Any]], orders: Iterable[Mapping[str, Any]]
 ) -> list[float]:
-    """For each order: from taking the part that made it necessary, the newest of its events, to its creation."""
+    """For each order: from taking the part that made it necessary, the newest of its events, until it was there.
+
+    There is: in the ERP for an automatic order, in the approval queue for one that a person decides.
+    """
     spans = []
     for order in orders:
-        taken = [_moment(events[one]["time"]) for one in order["event_ids"] if one in events]
+        event_ids = json.loads(order["document"])["event_ids"]
+        taken = [_moment(events[one]["time"]) for one in event_ids if one in events]
+        created = [entry["at"] for entry in order["history"] if entry["what"] == "created"]
+        there = created[0] if created and order["band"] == "automatic" else order["created_at"]
         if taken:
-            spans.append((_moment(order["created_at"]) - max(taken)).total_seconds())
+            spans.append((_moment(there) - max(taken)).total_seconds())
     return spans
 
 

@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 import signal
-import ssl
 import subprocess
 import sys
 import tempfile
@@ -97,9 +96,13 @@ class StandinCloud:
                 **(parameters or {}),
             }
             outputs = provisioning.deploy(_client_of(endpoint), wanted, code_zip(), layer_zip())
-            provisioning.seed_assets(_client_of(endpoint), outputs["AssetsTable"], ROOT / "cloud" / "assets.csv")
+            provisioning.seed_assets(
+                _client_of(endpoint), outputs["AssetsTable"], ROOT / "cloud" / "assets.csv"
+            )
             provisioning.set_erp_secret(_client_of(endpoint), outputs["ErpSecretId"], *erp_credentials)
-            device = provisioning.forwarder(_client_of(endpoint), endpoint, outputs["DevicePolicyName"], place / "device")
+            device = provisioning.forwarder(
+                _client_of(endpoint), endpoint, outputs["DevicePolicyName"], place / "device"
+            )
             cloud = cls(
                 directory=place,
                 endpoint_url=endpoint,
@@ -136,7 +139,9 @@ class StandinCloud:
         lambda_client = self.client("lambda")
         with ThreadPoolExecutor(len(calls) + 1) as pool:
             api = pool.submit(self.api, "GET", "/summary")
-            for answer in pool.map(lambda call: lambda_client.invoke(FunctionName=call[0], Payload=call[1]), calls):
+            for answer in pool.map(
+                lambda call: lambda_client.invoke(FunctionName=call[0], Payload=call[1]), calls
+            ):
                 if "FunctionError" in answer:
                     raise PlantError(f"Lambda does not start: {answer['Payload'].read().decode()}")
             if not api.result().ok:
@@ -156,11 +161,15 @@ class StandinCloud:
     def counts(self) -> dict[str, Any]:
         """Distinct inspection events that were enriched, engine events, and work orders by what became of them."""
         counters, orders, states = (
-            self._scan(self.outputs[name]) for name in ("CountersTable", "WorkOrdersTable", "PolicyStateTable")
+            self._scan(self.outputs[name])
+            for name in ("CountersTable", "WorkOrdersTable", "PolicyStateTable")
         )
         statuses = [order["status"]["S"] for order in orders]
         crossed = sum(int(n["N"]) for state in states for n in state["crossed"]["M"].values())
-        work_orders = {name: statuses.count(name) for name in ("awaiting_approval", "rejected", "creating", "parked", "closed")}
+        work_orders = {
+            name: statuses.count(name)
+            for name in ("awaiting_approval", "rejected", "creating", "parked", "closed")
+        }
         return {
             "enriched": sum(int(item.get("inspections", {"N": "0"})["N"]) for item in counters),
             "engine_events": sum(int(item.get("engine", {"N": "0"})["N"]) for item in counters),
@@ -173,9 +182,15 @@ class StandinCloud:
 
     def queues_are_empty(self) -> bool:
         """Whether no event is waiting or being worked on between the rules and the ERP."""
-        names = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible", "ApproximateNumberOfMessagesDelayed")
+        names = (
+            "ApproximateNumberOfMessages",
+            "ApproximateNumberOfMessagesNotVisible",
+            "ApproximateNumberOfMessagesDelayed",
+        )
         for queue in ("InspectionsQueueUrl", "EnrichedQueueUrl"):
-            answer = self.client("sqs").get_queue_attributes(QueueUrl=self.outputs[queue], AttributeNames=list(names))
+            answer = self.client("sqs").get_queue_attributes(
+                QueueUrl=self.outputs[queue], AttributeNames=list(names)
+            )
             if any(int(answer["Attributes"].get(name, "0")) for name in names):
                 return False
         return True
@@ -194,6 +209,10 @@ class StandinCloud:
         """Ends ministack and its Lambda workers and deletes what they wrote; the log stays where a directory was given."""
         _end(self._process)
         _delete(self.directory, everything=self.directory.name.startswith("linewatch-cloud-"))
+
+    def scan(self, output: str) -> list[dict[str, Any]]:
+        """Every item of a table, named by the template's output, such as "EventsTable"."""
+        return self._scan(self.outputs[output])
 
     def _scan(self, table: str) -> list[dict[str, Any]]:
         pages = self.client("dynamodb").get_paginator("scan").paginate(TableName=table, ConsistentRead=True)
@@ -248,7 +267,9 @@ def _wait_until_up(endpoint: str, process: subprocess.Popen[bytes], place: Path)
             if requests.get(f"{endpoint}/_ministack/health", timeout=2).ok:
                 return
         time.sleep(0.05)
-    raise PlantError(f"the stand-in cloud did not answer within {START_S:.0f} s; see {place / 'ministack.log'}")
+    raise PlantError(
+        f"the stand-in cloud did not answer within {START_S:.0f} s; see {place / 'ministack.log'}"
+    )
 
 
 def _client(endpoint: str, service: str) -> Any:
@@ -286,7 +307,17 @@ def main() -> None:
         signal.signal(number, lambda *_: stop.set())
     cloud = StandinCloud.start(arguments.directory, arguments.erp_url, pilot=arguments.pilot)
     try:
-        names = ("endpoint_url", "mqtt_host", "mqtt_port", "client_id", "ca_file", "certificate_file", "key_file", "api_url", "api_token")
+        names = (
+            "endpoint_url",
+            "mqtt_host",
+            "mqtt_port",
+            "client_id",
+            "ca_file",
+            "certificate_file",
+            "key_file",
+            "api_url",
+            "api_token",
+        )
         print(json.dumps({name: str(getattr(cloud, name)) for name in names}, indent=2), flush=True)
         stop.wait()
     finally:

@@ -60,6 +60,8 @@ class UplinkCable:
             for end in (writer, far):
                 if end is not None:
                     end.transport.abort()
+                    with contextlib.suppress(OSError):
+                        await end.wait_closed()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
