@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import httpx
 from prometheus_client import Counter
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from linewatch_console.settings import read_secret
 
@@ -36,6 +36,14 @@ class CloudRefused(Exception):
 
 class _Shape(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, content: Any) -> Any:
+        """The API sends null for what an order does not have."""
+        if isinstance(content, dict):
+            return {name: value for name, value in content.items() if value is not None}
+        return content
 
 
 class Interval(_Shape):
@@ -130,6 +138,8 @@ class OrderCounts(_Shape):
     suppressed: int = 0
     awaiting_approval: int = 0
     rejected: int = 0
+    creating: int = 0
+    parked: int = 0
 
 
 class Summary(_Shape):

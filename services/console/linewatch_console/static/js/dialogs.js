@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+// One work order in full, and the question before a decision.
+
+import { el, icon, setText } from "./dom.js";
+import * as format from "./format.js";
+import { chip, hours, riskBar, thumbnail } from "./orders.js";
+
+const token = document.querySelector("meta[name=csrf-token]").content;
+const detail = document.getElementById("detail");
+const decision = document.getElementById("decision");
+
+for (const dialog of [detail, decision]) {
+  dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+}
+
+/** Opens the order's page; the history follows when the cloud has answered. */
+export async function openOrder(order, { bands, mayDecide }) {
+  const history = el("ol", { class: "history" }, el("li", {}, "Asking the cloud for the history"));
+  detail.replaceChildren(...page(order, history, bands, mayDecide));
+  detail.showModal();
+  try {
+    const answer = await fetch(`/api/work-orders/${order.reference}`);
+    const content = await answer.json();
+    if (!answer.ok) throw new Error(content.error);
+    history.replaceChildren(...content.history.map((entry) => el("li", {}, el("b", {}, format.words(entry.what)), entry.by ? ` by ${entry.by}` : "",
+      el("span", {}, `${format.timeOf(entry.at, true)}${entry.detail ? ` · ${entry.detail}` : ""}`))));
+    if (!content.history.length) history.replaceChildren(el("li", {}, "Nothing is recorded."));
+  } catch (error) {
+    history.replaceChildren(el("li", {}, `The history can't be shown now: ${error.message}`));
+  }
+}
+
+function page(order, history, bands, mayDecide) {
+  const isWaiting = order.status === "awaiting_approval";
+  const choose = (what) => () => { detail.close(); askDecision(order, what); };
+  return [
+    el("div", { class: "detail-head" },
+      el("div", {}, el("h2", { id: "detail-title" }, `${format.words(order.failure_mode)}, ${order.asset_name || order.asset_id}`),
+        el("p", { class: "order-top" }, chip(order.status), order.ai_generated && el("span", { class: "chip" }, "AI-generated"), order.pilot && el("span", { class: "chip review" }, "Pilot"),
+          el("span", { class: "mono" }, order.reference))),
+      el("button", { class: "button quiet", type: "button", "aria-label": "Close", onclick: () => detail.close() }, icon("close"))),
+    el("div", { class: "detail-body" },
+      isWaiting && el("div", { class: "dialog-buttons" },
+        el("button", { class: "button danger", type: "button", disabled: !mayDecide, onclick: choose("reject") }, "Reject"),
+        el("button", { class: "button primary", type: "button", disabled: !mayDecide, onclick: choose("approve") }, "Approve")),
+      el("section", {}, el("h3", {}, "Evidence"), evidence(order)),
+      el("section", {}, el("h3", {}, "Why"), facts([
+        ["Risk", el("div", {}, format.score(order.risk), riskBar(order.risk, bands))],
+        ["Severity", format.score(order.severity)],
+        ["Time to failure", order.time_to_failure ? `${format.timeToFailure(order.time_to_failure)}${order.time_to_failure.hours ? `, ${hours(order.time_to_failure.hours)}` : ""}` : "not estimated"],
+        ["Failure", order.failure_type || order.failure_mode],
+        ["Recommended", order.recommended_action],
+        ["Model", order.model ? `${order.model.name} ${order.model.version}` : ""],
+        ["Parts that spoke", `${order.event_ids.length}`],
+      ])),
+      el("section", {}, el("h3", {}, "Asset"), facts([
+        ["Asset", `${order.asset_name} (${order.asset_id})`], ["Location", order.location], ["Criticality", order.criticality],
+        ["Station", `${order.line} / ${order.station}`], ["Episode", order.episode], ["Order in the ERP", order.erp_id], ["State in the ERP", order.erp_status],
+        ["Decided", order.decided_by ? `${order.decided_by}, ${format.timeOf(order.decided_at)}${order.reason ? `: ${order.reason}` : ""}` : ""],
+      ])),
+      el("section", {}, el("h3", {}, "History"), history)),
+  ];
+}
+
+function evidence(order) {
+  if (!order.evidence.length) return el("p", { class: "muted" }, "The order names no evidence.");
+  return el("div", { class: "pictures" }, ...order.evidence.slice(-8).map((one) => el("figure", {},
+    one.media_type.startsWith("image/") ? thumbnail(order, one) : one.url ? el("a", { class: "thumb missing", href: one.url, download: true }, icon("chart")) : thumbnail(order, null),
+    el("figcaption", {}, one.kind === "window" ? "sensor window (CSV)" : one.kind))));
+}
+
+function facts(rows) {
+  return el("dl", { class: "facts" }, ...rows.filter(([, value]) => value !== null && value !== "" && value !== undefined)
+    .flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
+}
+
+/** Asks for the reason and takes the decision to the cloud. */
+export function askDecision(order, what) {
+  const isApproval = what === "approve";
+  const reason = el("textarea", { id: "reason", maxlength: "500", required: !isApproval, placeholder: isApproval ? "Optional, such as: seen on the line too" : "Such as: stringer was serviced this morning" });
+  const problem = el("p", { class: "problem", role: "alert", hidden: true });
+  const send = el("button", { type: "submit", class: `button ${isApproval ? "primary" : "danger"}` }, isApproval ? "Approve" : "Reject");
+  const form = el("form", { method: "dialog" },
+    el("h2", { id: "decision-title" }, isApproval ? "Approve this work order?" : "Reject this work order?"),
+    el("p", {}, el("b", {}, order.asset_name || order.asset_id), `: ${order.failure_type || format.words(order.failure_mode)}. `,
+      isApproval ? "The ERP gets the order now." : "No order is made for this episode."),
+    el("label", { for: "reason" }, isApproval ? "Reason" : "Reason (needed)"), reason, problem,
+    el("div", { class: "dialog-buttons" }, el("button", { type: "button", class: "button", onclick: () => decision.close() }, "Cancel"), send));
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    problem.hidden = true;
+    send.disabled = true;
+    const failure = await take(order.reference, what, reason.value);
+    send.disabled = false;
+    if (!failure) return decision.close();
+    setText(problem, failure);
+    problem.hidden = false;
+  });
+  reason.addEventListener("keydown", (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit(); });
+  decision.replaceChildren(form);
+  decision.showModal();
+  reason.focus();
+}
+
+/** Why it failed; empty when the decision was taken. */
+async function take(reference, what, reason) {
+  try {
+    const answer = await fetch(`/api/work-orders/${reference}/${what}`, {
+      method: "POST", headers: { "Content-Type": "application/json", "X-CSRF-Token": token }, body: JSON.stringify({ reason }),
+    });
+    if (answer.ok) return "";
+    const text = (await answer.json()).error;
+    return answer.status === 409 ? `It was decided already: ${text}` : text;
+  } catch {
+    return "The console did not answer. Look at the list before you try again.";
+  }
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+// A part's picture with its heat map and boxes, drawn here from the event: the picture on disk stays as taken.
+
+import { el, icon, setText } from "./dom.js";
+
+const RAMP = [[0, 246, 189, 74], [0.5, 255, 120, 60], [1, 255, 40, 90]];
+
+/** Shows `show(part, label)`; when parts come faster than pictures load, only the newest is drawn. */
+export class Viewer {
+  constructor() {
+    this.canvas = el("canvas", { role: "img" });
+    this.blankText = el("p", {}, "waiting for the first part");
+    this.blank = el("div", { class: "blank" }, icon("picture"), this.blankText);
+    this.element = el("div", { class: "stage" }, this.canvas, this.blank);
+    this.heat = true;
+    this.shown = null;
+    this.wanted = null;
+    this.isLoading = false;
+    new ResizeObserver(() => this.draw()).observe(this.element);
+  }
+
+  show(part, description) {
+    if (this.wanted?.part.event_id === part.event_id) return;
+    this.wanted = { part, description };
+    if (!this.isLoading) this.load();
+  }
+
+  setHeat(isOn) {
+    this.heat = isOn;
+    this.draw();
+  }
+
+  async load() {
+    this.isLoading = true;
+    while (this.wanted !== this.attempted) {
+      const attempt = (this.attempted = this.wanted);
+      const frame = attempt.part.frame ? await loaded(attempt.part.frame) : null;
+      const isMarked = frame && attempt.part.heatmap && attempt.part.result !== "OK";
+      const heat = isMarked ? await loaded(attempt.part.heatmap) : null;
+      this.shown = { ...attempt, frame, heat: heat ? tinted(heat) : null };
+      this.draw();
+    }
+    this.isLoading = false;
+  }
+
+  draw() {
+    if (!this.shown) return;
+    const { frame, heat, part, description } = this.shown;
+    this.blank.hidden = Boolean(frame);
+    setText(this.blankText, part.result === "NOT_INSPECTED" ? "no picture that could be read" : "no picture of this part on this device");
+    this.canvas.setAttribute("aria-label", description);
+    const ratio = window.devicePixelRatio || 1;
+    const width = (this.canvas.width = Math.round(this.element.clientWidth * ratio));
+    const height = (this.canvas.height = Math.round(this.element.clientHeight * ratio));
+    if (!frame || !width) return;
+    const g = this.canvas.getContext("2d");
+    const scale = Math.min(width / frame.naturalWidth, height / frame.naturalHeight);
+    const w = frame.naturalWidth * scale, h = frame.naturalHeight * scale;
+    const left = (width - w) / 2, top = (height - h) / 2;
+    g.imageSmoothingQuality = "high";
+    g.drawImage(frame, left, top, w, h);
+    if (heat && this.heat) g.drawImage(heat, left, top, w, h);
+    for (const region of part.regions) drawRegion(g, region, left, top, scale, ratio);
+  }
+}
+
+function drawRegion(g, region, left, top, scale, ratio) {
+  if ([region.x, region.y, region.width, region.height].some((value) => value === null)) return;
+  const x = left + region.x * scale, y = top + region.y * scale;
+  const w = region.width * scale, h = region.height * scale;
+  g.lineWidth = 3.5 * ratio;
+  g.strokeStyle = "#05070acc";
+  g.strokeRect(x, y, w, h);
+  g.lineWidth = 1.5 * ratio;
+  g.strokeStyle = "#ffffff";
+  g.strokeRect(x, y, w, h);
+  const text = region.score === null ? region.label : `${region.label} ${region.score.toFixed(2)}`;
+  g.font = `600 ${11 * ratio}px ${getComputedStyle(document.body).fontFamily}`;
+  const box = g.measureText(text).width + 10 * ratio, line = 17 * ratio;
+  const labelTop = y - line >= 0 ? y - line : Math.min(y + h, g.canvas.height - line);
+  const labelLeft = Math.max(0, Math.min(x, g.canvas.width - box));
+  g.fillStyle = "#ffffff";
+  g.fillRect(labelLeft - ratio, labelTop, box, line);
+  g.fillStyle = "#10161d";
+  g.textBaseline = "middle";
+  g.fillText(text, labelLeft + 4 * ratio, labelTop + line / 2);
+}
+
+/** The picture at `url`; null when there is none. */
+async function loaded(url) {
+  const image = new Image();
+  image.src = url;
+  try {
+    await image.decode();
+    return image;
+  } catch {
+    return null;
+  }
+}
+
+/** A grey heat map as colour that lets the picture through where it says nothing. */
+function tinted(image) {
+  const canvas = el("canvas", { width: image.naturalWidth, height: image.naturalHeight });
+  const g = canvas.getContext("2d");
+  g.drawImage(image, 0, 0);
+  const pixels = g.getImageData(0, 0, canvas.width, canvas.height);
+  for (let at = 0; at < pixels.data.length; at += 4) {
+    const value = pixels.data[at] / 255;
+    const [r, gg, b] = ramp(value);
+    pixels.data.set([r, gg, b, 255 * 0.78 * Math.min(1, Math.max(0, (value - 0.12) / 0.6))], at);
+  }
+  g.putImageData(pixels, 0, 0);
+  return canvas;
+}
+
+function ramp(value) {
+  const upper = RAMP.findIndex(([stop]) => value <= stop);
+  if (upper <= 0) return RAMP[0].slice(1);
+  const [from, ...a] = RAMP[upper - 1], [to, ...b] = RAMP[upper];
+  return a.map((channel, i) => channel + ((value - from) / (to - from)) * (b[i] - channel));
+}
