@@ -17,9 +17,9 @@ class UplinkCable:
         self.is_cut = False
         self.port = 0
 
-    async def start(self) -> None:
-        """Listens on a free port of 127.0.0.1, kept in `port`."""
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        """Listens; port 0 is a free one. The port is kept in `port`."""
+        self._server = await asyncio.start_server(self._connected, host, port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     def cut(self) -> None:
