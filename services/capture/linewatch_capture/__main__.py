@@ -42,8 +42,8 @@ def main() -> None:
     check_source(settings)
     evidence = open_evidence(settings)
     lock = lock_station(settings)
-    worker = open_spool(settings)
     serve_metrics(settings.metrics_host, settings.metrics_port, PREFIX + "METRICS_PORT")
+    worker = open_spool(settings)
     try:
         asyncio.run(run(settings, worker, evidence))
     finally:
@@ -173,8 +173,8 @@ def open_evidence(settings: Settings) -> EvidenceStore:
 
 
 def lock_station(settings: Settings) -> TextIO:
-    """Keeps a second capture of the same station away from the spool and the MQTT client id."""
-    path = settings.state_dir / f"{stem(settings)}.lock"
+    """Keeps a second capture away from this spool: each station has a state directory of its own."""
+    path = settings.state_dir / "capture.lock"
     try:
         settings.state_dir.mkdir(parents=True, exist_ok=True)
         lock = path.open("w")
@@ -184,14 +184,14 @@ def lock_station(settings: Settings) -> TextIO:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         refuse(
-            "STATE_DIR", f"another capture of {settings.line}/{settings.station} holds {path}; stop it first"
+            "STATE_DIR", f"another capture holds {path}; stop it, or give each station its own directory"
         )
     return lock
 
 
 def open_spool(settings: Settings) -> SpoolWorker:
     """The station's spool. Ends the process when it can't be opened."""
-    path = settings.state_dir / f"{stem(settings)}.sqlite"
+    path = settings.state_dir / "capture.db"
     limit = StreamLimit(max_bytes=settings.spool_max_bytes)
     # Indexes and the log beside the rows: twice the payload is ample (spool.py, ROW_OVERHEAD).
     file_max_bytes = 2 * settings.spool_max_bytes + 16 * 1024 * 1024
@@ -199,11 +199,6 @@ def open_spool(settings: Settings) -> SpoolWorker:
         return SpoolWorker(lambda: Spool(path, limit, file_max_bytes))
     except SpoolDamaged as error:
         refuse("STATE_DIR", str(error))
-
-
-def stem(settings: Settings) -> str:
-    """Name of this station's files in the state directory."""
-    return f"capture-{settings.line}-{settings.station}"
 
 
 def endpoint(settings: Settings) -> Endpoint:
