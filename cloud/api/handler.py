@@ -20,7 +20,7 @@ from api import views
 from api.deciding import ConflictError, approve, close, reject
 from work_orders.wiring import SHORT, desk
 
-log = Logger(service="api")
+log = Logger(serialize_stacktrace=False)
 
 # A rotated token is good after this long, seconds.
 TOKEN_CACHE_S = 60.0

@@ -28,7 +28,7 @@ from enrich.enrichment import Event, PoisonError, asset_of, read
 COUNTER_SHARDS = 16
 SHORT = Config(connect_timeout=3, read_timeout=10, retries={"mode": "standard", "max_attempts": 4})
 
-log = Logger(service="enrich")
+log = Logger(serialize_stacktrace=False)
 processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
 
 
@@ -53,7 +53,12 @@ def _record(record: SQSRecord) -> None:
         )
         raise
     for event in events:
-        enrich(event)
+        try:
+            enrich(event)
+        except Exception:
+            # Heals, or ends among the dead letters; Powertools alone would report the message without a word.
+            log.exception("failed", extra={"event_id": event.event_id})
+            raise
 
 
 def enrich(event: Event) -> None:

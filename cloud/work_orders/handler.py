@@ -15,7 +15,7 @@ from work_orders.observing import observe, settle
 from work_orders.placing import TryLaterError
 from work_orders.wiring import SHORT, desk
 
-log = Logger(service="work_orders")
+log = Logger(serialize_stacktrace=False)
 processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
 
 
@@ -42,6 +42,10 @@ def _record(record: SQSRecord) -> None:
         # Nothing that this code will ever understand: no use in waiting, the dead-letter queue is its place.
         log.exception("poison", extra={"message_id": record.message_id, "why": repr(error)})
         _hide(record, 0)
+        raise
+    except Exception:
+        # Heals, or ends among the dead letters; Powertools alone would report the message without a word.
+        log.exception("failed", extra={"message_id": record.message_id})
         raise
 
 

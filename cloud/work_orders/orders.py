@@ -79,7 +79,12 @@ class WorkOrders:
             "shadow": "none",
             "history": [_entry(at, "opened", "policy", f"band {band}, {status}")],
         }
-        reserve = {"TableName": self._table, "Item": item, "ConditionExpression": "attribute_not_exists(reference)"}
+        reserve = {
+            "TableName": self._table,
+            "Item": item,
+            "ConditionExpression": "attribute_not_exists(#reference)",
+            "ExpressionAttributeNames": {"#reference": "reference"},
+        }
         if not self._transact({"Put": self._episodes.write(opened)}, {"Put": reserve}):
             return None
         return _from_item(item)

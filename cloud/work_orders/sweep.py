@@ -10,7 +10,7 @@ from work_orders.observing import Desk
 from work_orders.placing import sweep_one
 from work_orders.wiring import desk
 
-log = Logger(service="sweep")
+log = Logger(serialize_stacktrace=False)
 
 # Orders looked at in one run and status; the next run goes on.
 BATCH = 50

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Events through the deployed Lambdas to the ERP simulator."""
+
+import json
+import ssl
+from typing import Any
+
+import paho.mqtt.client as mqtt
+import pytest
+from cloud_line import Eventually, Line
+from linewatch_plant.erp_simulator import ErpClient
+from linewatch_plant.standin_cloud import StandinCloud
+
+
+def in_erp(erp: ErpClient, line: Line) -> list[dict[str, Any]]:
+    return [order for order in erp.orders() if order["asset_id"] == line.asset_id]
+
+
+def test_a_failing_machine_gets_one_order(machine: Line, erp: ErpClient, eventually: Eventually) -> None:
+    machine.send(*(machine.severity(0.95) for _ in range(8)))
+
+    order = eventually(lambda: machine.order("created"), "the order")
+
+    eventually(machine.all_decided, "the rest")
+    assert [found["external_reference"] for found in in_erp(erp, machine)] == [order["reference"]]
+    assert order["band"] == "automatic"
+    assert order["erp_id"] == in_erp(erp, machine)[0]["id"]
+    assert order["recommended_action"] == "Replace the high-pressure compressor module"
+    assert order["ai_generated"] is True
+    assert order["time_to_failure"]["hours"]["p50"] == pytest.approx(125 * 0.05 * 227 / 3600, abs=0.01)
+    assert set(order["event_ids"]) <= {event["id"] for event in machine.events}
+    assert len(order["evidence"]) == len(order["event_ids"]) >= 4
+
+
+def test_repeats_change_nothing(machine: Line, erp: ErpClient, cloud: StandinCloud, eventually: Eventually) -> None:
+    before = cloud.counts()
+    run = [machine.severity(0.95) for _ in range(6)]
+
+    machine.send(*run, *run, *reversed(run))
+
+    eventually(lambda: machine.order("created") and machine.all_decided(), "the order")
+    after = cloud.counts()
+    assert len(in_erp(erp, machine)) == 1
+    assert after["enriched"] - before["enriched"] == 6
+    # Six over the threshold: the 4th crosses and orders, the 5th and 6th are suppressed.
+    assert after["work_orders"]["suppressed"] - before["work_orders"]["suppressed"] == 2
+
+
+def test_a_single_bad_part_is_not_a_bad_machine(stringer: Line, eventually: Eventually) -> None:
+    stringer.send(*(stringer.product(result) for result in ("OK", "NG", "OK", "NG", "OK", "OK")))
+
+    eventually(stringer.all_decided, "the parts")
+    assert stringer.orders() == []
+
+
+def test_a_run_of_bad_parts_points_at_the_stringer(stringer: Line, erp: ErpClient, eventually: Eventually) -> None:
+    stringer.send(*(stringer.product("NG") for _ in range(14)))
+
+    order = eventually(lambda: stringer.order("created"), "the order")
+
+    assert order["failure_mode"] == "cell-crack"
+    eventually(stringer.all_decided, "the rest")
+    assert len(in_erp(erp, stringer)) == 1
+
+
+def test_parts_that_were_not_judged_never_raise(machine: Line, eventually: Eventually) -> None:
+    machine.send(*(machine.not_inspected() for _ in range(8)))
+    machine.send(machine.event("PartsSkipped", {"count": 9, "reason": "replaced_by_newer"}))
+
+    eventually(machine.all_decided, "the parts")
+    assert machine.is_stored(*machine.events)
+    assert machine.orders() == []
+
+
+def test_an_unknown_asset_is_flagged_not_dropped(machine: Line, cloud: StandinCloud, eventually: Eventually) -> None:
+    machine.line = "line-nobody-knows"
+    event = machine.severity(0.95)
+
+    machine.send(event)
+
+    eventually(lambda: machine.is_stored(event), "the event")
+    shown = cloud.api("GET", f"/events/{event['id']}").json()
+    assert shown["is_asset_known"] is False
+    assert shown["event"]["data"]["verdict"]["severity"] == 0.95
+
+
+def test_a_batch_and_fields_of_a_newer_release_are_taken(machine: Line, eventually: Eventually) -> None:
+    run = [machine.severity(0.1) for _ in range(3)]
+    run[0]["data"]["invented_later"] = {"x": 1}
+    run[1]["extension"] = "kept"
+
+    machine.send(run)
+
+    eventually(lambda: machine.is_stored(*run), "the batch")
+
+
+@pytest.mark.parametrize("body", ["not json", '{"specversion":"0.3"}', '{"specversion":"1.0","id":"x","type":"Nonsense"}'])
+def test_poison_goes_to_the_dead_letters_and_holds_nobody(
+    machine: Line, cloud: StandinCloud, eventually: Eventually, body: str
+) -> None:
+    before = cloud.dead_letters()
+    good = machine.severity(0.1)
+
+    machine.send(body, good)
+
+    eventually(lambda: machine.is_stored(good), "the good event")
+    eventually(lambda: cloud.dead_letters() > before, "the dead letter")
+
+
+def test_an_event_published_by_mqtt_is_enriched(machine: Line, cloud: StandinCloud, eventually: Eventually) -> None:
+    event = machine.severity(0.2)
+    engine = machine.event("ModelLoadSuccess", {"service_version": "1.0.0"})
+    del engine["data"]["part_id"]
+    client = device(cloud, cloud.client_id)
+    client.connect("localhost", cloud.mqtt_port)
+    client.loop_start()
+
+    topic = f"linewatch/v1/plant-1/{machine.line}/station-1"
+    client.publish(f"{topic}/inspection", json.dumps(event), qos=1).wait_for_publish(10)
+    client.publish(f"{topic}/engine", json.dumps(engine), qos=1).wait_for_publish(10)
+
+    eventually(lambda: machine.is_stored(event, engine), "both events")
+    client.disconnect()
+    client.loop_stop()
+
+
+def test_a_client_without_certificate_is_refused(cloud: StandinCloud) -> None:
+    context = ssl.create_default_context(cafile=str(cloud.ca_file))
+    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, "stranger", protocol=mqtt.MQTTv5)
+    client.tls_set_context(context)
+    connected: list[Any] = []
+    client.on_connect = lambda *arguments: connected.append(arguments[3])
+
+    with pytest.raises((ssl.SSLError, OSError)):
+        client.connect("localhost", cloud.mqtt_port)
+        for _ in range(20):
+            assert client.loop(0.2) == mqtt.MQTT_ERR_SUCCESS or not connected
+            if client.socket() is None:
+                raise ConnectionRefusedError
+
+    assert connected == []
+
+
+def test_the_device_shadow_shows_the_order(machine: Line, cloud: StandinCloud, eventually: Eventually) -> None:
+    machine.send(*(machine.severity(0.9) for _ in range(5)))
+    order = eventually(lambda: machine.order("created"), "the order")
+
+    def shown() -> Any:
+        shadow = cloud.client("iot-data").get_thing_shadow(
+            thingName="linewatch-plant-1-device-1", shadowName="work-orders"
+        )
+        desired = json.loads(shadow["payload"].read())["state"]["desired"]
+        return desired.get(machine.asset_id, {}).get("hpc-degradation")
+
+    assert eventually(shown, "the shadow")["erp_id"] == order["erp_id"]
+
+
+def device(cloud: StandinCloud, client_id: str) -> mqtt.Client:
+    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id, protocol=mqtt.MQTTv5)
+    client.tls_set(str(cloud.ca_file), str(cloud.certificate_file), str(cloud.key_file))
+    return client

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The policy's promises, without a cloud."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from work_orders.policy import Decision, Latch, Observation, Position, decide
+from work_orders.policy_data import load
+from work_orders.states import StationState, add
+
+DATA = load()
+MACHINE, PRODUCT = DATA.rules["machine"], DATA.rules["product"]
+MODE = "hpc-degradation"
+OPEN = Latch()
+
+
+def part(sequence: int, weight: float | None, epoch: int = 1, mode: str = MODE, taken_at: float | None = None) -> Observation:
+    failure_mode = mode if weight else None
+    return Observation(Position(epoch, sequence), f"event-{epoch}-{sequence}", taken_at, failure_mode, weight)
+
+
+def series(*weights: float | None, first: int = 1, epoch: int = 1) -> list[Observation]:
+    return [part(first + i, weight, epoch) for i, weight in enumerate(weights)]
+
+
+def machine(observations: list[Observation], latch: Latch = OPEN) -> Decision:
+    return decide(observations, MODE, MACHINE, latch)
+
+
+@pytest.mark.parametrize(
+    ("weights", "band"),
+    [
+        ((0.9, 0.9, 0.9, 0.9), "automatic"),
+        ((0.9, 0.9, 0.9), None),
+        ((0.9, 0.9, 0.1, 0.9, 0.9), "automatic"),
+        ((0.9, 0.9, 0.1, 0.1, 0.9, 0.9), None),
+        ((0.8, 0.8, 0.8, 0.8, 0.8), "approval"),
+        ((0.5, 0.5, 0.5, 0.5), "approval"),
+        ((0.49, 0.49, 0.49, 0.49, 0.49), None),
+        ((0.9, 0.9, None, None, 0.9, 0.9), "automatic"),
+        ((None, None, None, None, None, None), None),
+    ],
+)
+def test_four_of_five_raise_and_parts_not_judged_take_no_place(weights: tuple[float, ...], band: str | None) -> None:
+    assert machine(series(*weights)).band == band
+
+
+def test_a_gap_counts_as_a_good_part() -> None:
+    alarms = [part(sequence, 0.95) for sequence in (1, 3, 5, 7, 9)]
+
+    assert machine(alarms).band is None
+    assert machine([*alarms, part(2, 0.95)]).band == "automatic"
+
+
+def test_a_window_does_not_span_a_restart() -> None:
+    assert machine([*series(0.9, 0.9), *series(0.9, 0.9, epoch=2)]).band is None
+
+
+def test_another_failure_mode_does_not_count() -> None:
+    mixed = [part(i, 0.95, mode=MODE if i % 2 else "fan-degradation") for i in range(1, 9)]
+
+    assert machine(mixed).band is None
+
+
+def test_a_few_bad_parts_are_not_a_bad_stringer() -> None:
+    three_in_ten = series(*[1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0] * 2)
+    six_in_ten = series(*[1.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0] * 2)
+
+    assert decide(three_in_ten, MODE, PRODUCT, OPEN).band is None
+    assert decide(six_in_ten, MODE, PRODUCT, OPEN).band == "approval"
+    assert decide(series(*[1.0] * 14), MODE, PRODUCT, OPEN).band == "automatic"
+    assert decide(series(*[0.5] * 20), MODE, PRODUCT, OPEN).band == "approval"
+
+
+def test_after_a_close_only_parts_behind_it_count() -> None:
+    alarms = series(*[0.95] * 8)
+
+    assert machine(alarms, Latch(floor=Position(1, 8))).band is None
+    assert machine(alarms, Latch(floor=Position(1, 5))).band is None
+    assert machine(alarms, Latch(floor=Position(1, 4))).band == "automatic"
+
+
+def test_a_late_part_from_before_the_repair_does_not_count() -> None:
+    late = [replace(o, taken_at=100.0 + o.position.sequence) for o in series(*[0.95] * 8)]
+
+    assert machine(late, Latch(closed_at=200.0)).band is None
+    assert machine(late, Latch(closed_at=100.0)).band == "automatic"
+
+
+def test_a_rejected_band_stays_silent_until_cleared_and_a_stronger_one_does_not() -> None:
+    rejected = Latch(band="approval")
+
+    assert machine(series(*[0.6] * 10), rejected).band is None
+    assert machine(series(*[0.95] * 4), rejected).band == "automatic"
+    assert machine(series(*[0.6] * 3, *[0.3] * 4), rejected).cleared_at is None
+    assert machine(series(*[0.6] * 3, *[0.3] * 5), rejected).cleared_at == Position(1, 8)
+
+
+def test_what_is_unknown_does_not_clear() -> None:
+    quiet = [part(sequence, 0.1) for sequence in (1, 2, 3, 5, 6, 7)]
+
+    assert machine(quiet, Latch(band="approval")).cleared_at is None
+    assert machine([*quiet, part(4, 0.1)], Latch(band="approval")).cleared_at == Position(1, 5)
+
+
+weights = st.one_of(st.none(), st.sampled_from([0.0, 0.3, 0.5, 0.6, 0.8, 0.85, 0.95, 1.0]))
+histories = st.lists(weights, min_size=1, max_size=40)
+
+
+@settings(max_examples=200, deadline=None)
+@given(histories, st.lists(weights, max_size=20), st.randoms(use_true_random=False), st.sampled_from(["machine", "product"]))
+def test_arrival_order_and_repeats_change_nothing(first: list[float | None], second: list[float | None], chance: object, kind: str) -> None:
+    rule = DATA.rules[kind]
+    parts = [*series(*first), *series(*second, epoch=2)]
+    arrivals = [*parts, *chance.choices(parts, k=len(parts))]  # type: ignore[attr-defined]
+    chance.shuffle(arrivals)  # type: ignore[attr-defined]
+    in_order = after(parts, rule)
+
+    shuffled = after(arrivals, rule)
+
+    assert shuffled == in_order
+    assert decide(shuffled.observations, MODE, rule, OPEN) == decide(parts, MODE, rule, OPEN)
+
+
+@settings(max_examples=100, deadline=None)
+@given(histories, st.randoms(use_true_random=False))
+def test_more_knowledge_never_takes_a_crossing_back(history: list[float | None], chance: object) -> None:
+    parts = series(*history)
+    chance.shuffle(parts)  # type: ignore[attr-defined]
+    crossed: frozenset[str] = frozenset()
+    for known in range(1, len(parts) + 1):
+        decision = machine(parts[:known])
+        assert decision.crossed >= crossed
+        crossed = decision.crossed
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(weights, min_size=100, max_size=200))
+def test_the_state_is_bounded(history: list[float | None]) -> None:
+    state = after(series(*history), MACHINE)
+
+    assert len(state.observations) == DATA.remember
+    assert state.last == Position(1, len(history))
+
+
+def after(arrivals: list[Observation], rule: object) -> StationState:
+    state = StationState("asset", "station", 0, (), {})
+    for observation in arrivals:
+        state = add(state, observation, rule, DATA.remember, {})  # type: ignore[arg-type]
+    return state
+
+
+def test_every_word_of_the_policy_data_is_there() -> None:
+    for words in (*DATA.failure_modes.values(), DATA.unlisted):
+        assert words.failure_type
+        assert all(words.action(risk) for risk in (0.0, 0.5, 0.8, 1.0))
+    assert [DATA.severity_word(risk) for risk in (0.95, 0.85, 0.75, 0.5)] == ["urgent", "high", "medium", "low"]

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The template is valid, grants nothing by wildcard that is not listed here, and leaves no queue without an end."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cfnlint.decode import cfn_yaml
+
+TEMPLATE = Path(__file__).parents[1] / "template.yaml"
+
+# Resources with a "*", each with its reason.
+LISTED_WILDCARDS = {
+    "topic/linewatch/v1/${Site}/*": "a forwarder publishes for every line of its site",
+    "thing/linewatch-*/work-orders": "an asset's device is known from the asset registry only",
+    "thing/linewatch-*": "the same in the stand-in, which asks for the thing alone",
+}
+
+
+@pytest.fixture(scope="module")
+def resources() -> dict[str, Any]:
+    return dict(cfn_yaml.load(str(TEMPLATE))["Resources"])
+
+
+def test_cfn_lint_finds_nothing() -> None:
+    linter = Path(sys.executable).with_name("cfn-lint")
+    found = subprocess.run([str(linter), "--template", str(TEMPLATE)], capture_output=True, text=True, check=False)
+
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_no_action_and_no_resource_is_granted_by_an_unlisted_wildcard(resources: dict[str, Any]) -> None:
+    statements = [statement for resource in resources.values() for statement in statements_in(resource)]
+    allowed = [statement for statement in statements if statement["Effect"] == "Allow"]
+
+    assert len(allowed) > 20
+    for statement in allowed:
+        assert "*" not in str(statement["Action"])
+        for text in texts(statement.get("Resource", [])):
+            assert "*" not in text or any(text.endswith(known) for known in LISTED_WILDCARDS), text
+
+
+def test_every_queue_that_feeds_a_function_ends_in_dead_letters_with_an_alarm(resources: dict[str, Any]) -> None:
+    queues = {name: entry["Properties"] for name, entry in resources.items() if entry["Type"] == "AWS::SQS::Queue"}
+    watched = str([e for e in resources.values() if e["Type"] == "AWS::CloudWatch::Alarm"])
+
+    for name, properties in queues.items():
+        assert properties["MessageRetentionPeriod"] == 14 * 24 * 3600
+        if "RedrivePolicy" in properties:
+            dead_letters = properties["RedrivePolicy"]["deadLetterTargetArn"]["Fn::GetAtt"]
+            assert str(dead_letters[0]) in watched
+        else:
+            assert name in watched
+
+
+def test_functions_and_visibility_leave_the_lease_and_retries_room(resources: dict[str, Any]) -> None:
+    parameters = cfn_yaml.load(str(TEMPLATE))["Parameters"]
+
+    longest = max(e["Properties"]["Timeout"] for e in resources.values() if e["Type"] == "AWS::Lambda::Function")
+
+    assert parameters["LeaseSeconds"]["Default"] > longest
+    assert parameters["RetryBaseSeconds"]["Default"] * (1 + 2) <= 15 * 60
+    for queue, function in (("InspectionsQueue", "EnrichFunction"), ("EnrichedQueue", "WorkOrdersFunction")):
+        visibility = resources[queue]["Properties"]["VisibilityTimeout"]
+        assert visibility >= 6 * resources[function]["Properties"]["Timeout"]
+
+
+def test_every_table_can_be_restored(resources: dict[str, Any]) -> None:
+    tables = [e for e in resources.values() if e["Type"] == "AWS::DynamoDB::Table"]
+
+    assert len(tables) == 6
+    for table in tables:
+        assert table["Properties"]["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"]
+        assert table["DeletionPolicy"] == "Retain"
+
+
+def statements_in(node: Any) -> list[Any]:
+    """Every policy statement below a node."""
+    if isinstance(node, dict):
+        own = [node] if "Effect" in node else []
+        return own + [found for value in node.values() for found in statements_in(value)]
+    if isinstance(node, list):
+        return [found for value in node for found in statements_in(value)]
+    return []
+
+
+def texts(node: Any) -> list[str]:
+    """Every text below a node."""
+    if isinstance(node, dict):
+        return [text for value in node.values() for text in texts(value)]
+    if isinstance(node, list):
+        return [text for value in node for text in texts(value)]
+    return [str(node)]
