@@ -4,6 +4,7 @@
 import argparse
 import asyncio
 import json
+import logging
 import platform
 import sys
 import time
@@ -100,6 +101,8 @@ def _plant_options(options: argparse.Namespace, script: Script) -> PlantOptions:
 
 async def _demo(plant_options: PlantOptions, script: Script, json_file: Path) -> int:
     started = time.monotonic()
+    # The view tells how the connections are; their log would run through it.
+    logging.getLogger("linewatch_runtime").setLevel(logging.CRITICAL)
     with stop_on_signals() as stop:
         async with running_plant(plant_options) as plant:
             view = View(plant.console_url)
@@ -183,11 +186,11 @@ async def _show(plant: Plant, view: View) -> None:
     print(f"console: {plant.console_url}", flush=True)
     if not console.is_terminal:
         while True:
-            print(view.plain(await plant.counts()), flush=True)
+            print(view.plain(await plant.counts(), plant.processes.restarted()), flush=True)
             await asyncio.sleep(PLAIN_EVERY_S)
     with Live(console=console, auto_refresh=False) as live:
         while True:
-            live.update(view.draw(await plant.counts()), refresh=True)
+            live.update(view.draw(await plant.counts(), plant.processes.restarted()), refresh=True)
             await asyncio.sleep(LOOK_EVERY_S)
 
 

@@ -204,7 +204,16 @@ async def _orders(request: Request) -> Response:
 
 async def _page(request: Request) -> Response:
     erp: State = request.app.state.erp
-    names = ("id", "status", "equipment_id", "title", "priority", "recommended_action", "external_reference", "created_at")
+    names = (
+        "id",
+        "status",
+        "equipment_id",
+        "title",
+        "priority",
+        "recommended_action",
+        "external_reference",
+        "created_at",
+    )
     head = "".join(f"<th>{name.replace('_', ' ')}</th>" for name in names)
     rows = "".join(
         "<tr>" + "".join(f"<td>{html.escape(str(order.get(name, '')))}</td>" for name in names) + "</tr>"
@@ -264,7 +273,12 @@ def main() -> None:
     secret = os.environ.get("ERP_CLIENT_SECRET", DEFAULT_SECRET)
     app = application(arguments.client_id, secret, arguments.token_life_s, arguments.state)
     uvicorn.run(
-        app, host=arguments.host, port=arguments.port, log_level="warning", timeout_graceful_shutdown=1, lifespan="off"
+        app,
+        host=arguments.host,
+        port=arguments.port,
+        log_level="warning",
+        timeout_graceful_shutdown=1,
+        lifespan="off",
     )
 
 

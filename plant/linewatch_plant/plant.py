@@ -159,7 +159,7 @@ class Plant:
         """Ends every process, within 10 s."""
         for watch in self._watches:
             watch.cancel()
-        stopping = [asyncio.create_task(self.processes.stop(), name="stop processes")]
+        stopping = [asyncio.create_task(self.processes.stop(last="broker"), name="stop processes")]
         if self.cloud:
             stopping.append(asyncio.create_task(asyncio.to_thread(self.cloud.stop), name="stop cloud"))
         await asyncio.gather(*stopping, return_exceptions=True)

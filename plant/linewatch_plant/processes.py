@@ -114,22 +114,32 @@ class Processes:
         words = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
         return "\n".join(words[-lines:]) or f"see {path}"
 
-    async def stop(self) -> None:
-        """SIGTERM to all at once, SIGKILL after STOP_S. Returns when every process is gone."""
+    def restarted(self) -> dict[str, int]:
+        """Services that died and were started again, with how often."""
+        return {name: one.starts - 1 for name, one in self.services.items() if one.starts > 1}
+
+    async def stop(self, last: str) -> None:
+        """SIGTERM to all at once but `last`, which follows when they are gone; SIGKILL after STOP_S in total."""
         self.stopping = True
-        running = [
-            one.process for one in self.services.values() if one.process and one.process.returncode is None
-        ]
-        for process in running:
-            process.terminate()
-        waits = [asyncio.create_task(process.wait(), name="stop") for process in running]
-        if waits:
-            _, late = await asyncio.wait(waits, timeout=STOP_S)
-            for process in running:
-                if process.returncode is None:
-                    process.kill()
-            if late:
-                await asyncio.wait(late, timeout=2.0)
+        deadline = asyncio.get_running_loop().time() + STOP_S
+        for ends_last in (False, True):
+            await _end([one for one in self.services.values() if (one.name == last) is ends_last], deadline)
+
+
+async def _end(services: Sequence[Service], deadline: float) -> None:
+    running = [one.process for one in services if one.process and one.process.returncode is None]
+    for process in running:
+        process.terminate()
+    waits = [asyncio.create_task(process.wait(), name="stop") for process in running]
+    if not waits:
+        return
+    left = max(0.5, deadline - asyncio.get_running_loop().time())
+    _, late = await asyncio.wait(waits, timeout=left)
+    for process in running:
+        if process.returncode is None:
+            process.kill()
+    if late:
+        await asyncio.wait(late, timeout=1.0)
 
 
 def _environment(own: Mapping[str, str]) -> dict[str, str]:

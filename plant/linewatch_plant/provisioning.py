@@ -109,7 +109,9 @@ def forwarder(clients: Clients, endpoint: str, policy: str, directory: Path) -> 
     iot.attach_thing_principal(thingName=FORWARDER_THING, principal=made["certificateArn"])
     authority = requests.get(f"{endpoint}/_ministack/iot/ca.pem", timeout=10)
     authority.raise_for_status()
-    device = Device(FORWARDER_THING, directory / "ca.pem", directory / "certificate.pem", directory / "key.pem")
+    device = Device(
+        FORWARDER_THING, directory / "ca.pem", directory / "certificate.pem", directory / "key.pem"
+    )
     device.ca_file.write_text(authority.text)
     device.certificate_file.write_text(made["certificatePem"])
     device.key_file.touch(mode=0o600)

@@ -4,6 +4,7 @@
 import json
 import time
 from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rich.console import Group, RenderableType
@@ -66,22 +67,25 @@ class View:
         if "frame_to_verdict_s" in data:
             line.latencies_s.append(float(data["frame_to_verdict_s"]))
 
-    def draw(self, counts: Counts) -> RenderableType:
+    def draw(self, counts: Counts, restarted: Mapping[str, int]) -> RenderableType:
         """The whole view."""
         title = Text.assemble(("Linewatch ", "bold"), (self.phase, "cyan"))
         console = Text.assemble(
             "console  ", (self._console_url, "underline blue"), "   Ctrl-C stops everything"
         )
-        return Panel(Group(self._lines(), self._hops(counts), console), title=title, title_align="left")
+        trouble = Text(_restarts(restarted), style="yellow")
+        return Panel(
+            Group(self._lines(), self._hops(counts), trouble, console), title=title, title_align="left"
+        )
 
-    def plain(self, counts: Counts) -> str:
+    def plain(self, counts: Counts, restarted: Mapping[str, int]) -> str:
         """One line, for a terminal that can't redraw."""
         parts, events, orders = counts.parts, counts.events, counts.work_orders
         return (
             f"{self.phase}: parts {parts['judged']} judged, {parts['not_inspected']} not inspected, {parts['skipped']} skipped"
             f" | events {events['published']} published, {events['stored']} stored, {events['delivered']} delivered,"
             f" {events['enriched']} enriched, backlog {counts.backlog}"
-            f" | orders {orders['created']} created, {orders['awaiting_approval']} awaiting approval"
+            f" | orders {orders['created']} created, {orders['awaiting_approval']} awaiting approval{_restarts(restarted)}"
         )
 
     def _lines(self) -> Table:
@@ -127,6 +131,11 @@ class View:
                 cells.append(f"[{style}]waiting for the cloud [bold]{counts.backlog}[/bold][/{style}]")
             table.add_row(f"[dim]{name}[/dim]", "  ".join(cells))
         return table
+
+
+def _restarts(restarted: Mapping[str, int]) -> str:
+    told = ", ".join(f"{name} {count}x" for name, count in sorted(restarted.items()))
+    return f" | started again: {told} (see build/demo/logs)" if told else ""
 
 
 def _rate(seen: deque[float]) -> float:
