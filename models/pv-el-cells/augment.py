@@ -69,7 +69,7 @@ def add_busbars(level: Plane, busbars: NDArray[np.uint8], rng: Random) -> Plane:
     height, width = level.shape
     count = int(rng.integers(2, 13))
     thick = int(rng.integers(2, 14)) if count < 6 else int(rng.integers(1, 5))
-    factor = np.ones_like(level)
+    factor = np.ones(level.shape, np.float32)
     depth = float(rng.uniform(0.05, 0.75))
     dashed = rng.random() < 0.4
     offset = rng.uniform(-0.08, 0.08)
@@ -97,7 +97,7 @@ def add_busbars(level: Plane, busbars: NDArray[np.uint8], rng: Random) -> Plane:
 def add_finger_interruptions(level: Plane, rng: Random) -> Plane:
     """Faint stripes across the busbars where a finger is broken: common on good cells, no defect."""
     height, width = level.shape
-    factor = np.ones_like(level)
+    factor = np.ones(level.shape, np.float32)
     for _ in range(int(rng.integers(1, 9))):
         x, w = int(rng.integers(0, width)), int(rng.integers(2, 18))
         y, h = int(rng.integers(0, height)), int(rng.integers(20, 140))
@@ -121,7 +121,7 @@ def paste_imprint(level: Plane, masks: NDArray[np.uint8], imprint: Imprint, rng:
     np.maximum(masks[..., :3], extra, out=masks[..., :3])
     deepen = float(rng.uniform(0.7, 1.15))
     changed = np.clip(1.0 - deepen * (1.0 - ratio), 0.02, 1.2)
-    return np.asarray(level * (1.0 - alpha + alpha * changed), dtype=np.float32)
+    return np.ascontiguousarray(level * (1.0 - alpha + alpha * changed), dtype=np.float32)
 
 
 def _framing(side: int, size: int, rng: Random) -> NDArray[np.float64]:

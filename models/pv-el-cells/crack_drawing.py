@@ -45,7 +45,7 @@ def _ribbon(
 def draw_crack(level: Plane, masks: NDArray[np.uint8], rng: Random) -> Plane:
     """Draw one crack, and on most the shade of the area it cuts off; `masks` is updated in place."""
     points, normal = _course(level.shape[0], rng)
-    factor = np.ones_like(level)
+    factor = np.ones(level.shape, np.float32)
     shaded = rng.random() < 0.65
     if shaded:
         depth = rng.uniform(15.0, 60.0)
@@ -56,7 +56,7 @@ def draw_crack(level: Plane, masks: NDArray[np.uint8], rng: Random) -> Plane:
     if not shaded or rng.random() < 0.5:
         bright = shaded and rng.random() < 0.3
         contrast = rng.uniform(0.05, 0.25) if bright else -rng.uniform(0.12, 0.6)
-        line = np.zeros_like(level)
+        line = np.zeros(level.shape, np.float32)
         course = [np.round(points * 16).astype(np.int32)]
         cv2.polylines(line, course, False, (1.0,), int(rng.integers(1, 4)), cv2.LINE_AA, 4)
         factor += np.float32(contrast) * cv2.GaussianBlur(line, (0, 0), float(rng.uniform(0.5, 1.0)))

