@@ -46,7 +46,8 @@ def reject(order: WorkOrder, by: str, reason: str, desk: Desk) -> WorkOrder:
     if order.status != "awaiting_approval":
         raise ConflictError("the work order is not awaiting approval")
     latches = {
-        state.station: Latch(floor=state.last, band=order.band) for state in desk.states.of_asset(order.asset_id)
+        state.station: Latch(floor=state.last, band=order.band)
+        for state in desk.states.of_asset(order.asset_id)
     }
     episode = desk.episodes.get(order.asset_id, order.failure_mode).closed(latches)
     if not desk.orders.reject(order, episode, by, reason):
@@ -60,7 +61,8 @@ def close(order: WorkOrder, by: str, finding: str, note: str, desk: Desk) -> Wor
         raise ConflictError(f"a work order that is {order.status} can't be closed")
     closed_at = time.time()
     latches = {
-        state.station: Latch(floor=state.last, closed_at=closed_at) for state in desk.states.of_asset(order.asset_id)
+        state.station: Latch(floor=state.last, closed_at=closed_at)
+        for state in desk.states.of_asset(order.asset_id)
     }
     episode = desk.episodes.get(order.asset_id, order.failure_mode).closed(latches)
     if not desk.orders.close(order, episode, by, finding, note):

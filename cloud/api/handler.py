@@ -43,13 +43,17 @@ def _is_authorized(header: str) -> bool:
     global _token  # noqa: PLW0603 - the process's cache of one value
     read_at, token = _token
     if time.monotonic() - read_at > TOKEN_CACHE_S:
-        token = json.loads(_secrets().get_secret_value(SecretId=os.environ["API_SECRET_ID"])["SecretString"])["token"]
+        token = json.loads(_secrets().get_secret_value(SecretId=os.environ["API_SECRET_ID"])["SecretString"])[
+            "token"
+        ]
         _token = (time.monotonic(), token)
     scheme, _, given = header.partition(" ")
     return scheme.lower() == "bearer" and bool(token) and hmac.compare_digest(given.encode(), token.encode())
 
 
-def _route(method: str, path: list[str], query: Mapping[str, str], body: Mapping[str, str]) -> tuple[int, Any]:
+def _route(
+    method: str, path: list[str], query: Mapping[str, str], body: Mapping[str, str]
+) -> tuple[int, Any]:
     match (method, path):
         case ("GET", ["summary"]):
             return 200, _summary()
@@ -57,7 +61,11 @@ def _route(method: str, path: list[str], query: Mapping[str, str], body: Mapping
             return 200, {"work_orders": _list(query)}
         case ("GET", ["work-orders", reference]):
             order = desk().orders.get(reference)
-            return (200, views.work_order(order, with_history=True)) if order else (404, _error("no such work order"))
+            return (
+                (200, views.work_order(order, with_history=True))
+                if order
+                else (404, _error("no such work order"))
+            )
         case ("POST", ["work-orders", reference, ("approve" | "reject" | "close") as verb]):
             return _decide(verb, reference, body)
         case ("GET", ["events", event_id]):
@@ -78,23 +86,33 @@ def _decide(verb: str, reference: str, body: Mapping[str, str]) -> tuple[int, An
             decided = close(order, _text(body, "by"), _text(body, "finding"), body.get("note", ""), desk())
     except ConflictError as error:
         return 409, _error(str(error))
-    log.info("decided", extra={"reference": reference, "verb": verb, "by": body["by"], "status": decided.status})
+    log.info(
+        "decided", extra={"reference": reference, "verb": verb, "by": body["by"], "status": decided.status}
+    )
     return 200, views.work_order(decided, with_history=True)
 
 
 def _summary() -> dict[str, Any]:
     orders = desk().orders
-    counts = {status: orders.count(status) for status in ("created", "closed", "awaiting_approval", "rejected", "creating", "parked")}
+    counts = {
+        status: orders.count(status)
+        for status in ("created", "closed", "awaiting_approval", "rejected", "creating", "parked")
+    }
     dynamodb = desk().dynamodb
     enriched = sum(int(i.get("inspections", 0)) for i in _scan(dynamodb, os.environ["COUNTERS_TABLE"]))
-    crossed = sum(int(n) for i in _scan(dynamodb, os.environ["POLICY_STATE_TABLE"]) for n in i["crossed"].values())
+    crossed = sum(
+        int(n) for i in _scan(dynamodb, os.environ["POLICY_STATE_TABLE"]) for n in i["crossed"].values()
+    )
     return {
         "enriched": enriched,
         "work_orders": {
             # In the ERP; a closed order stays counted.
             "created": counts["created"] + counts["closed"],
             "suppressed": max(0, crossed - sum(counts.values())),
-            **{name: counts[name] for name in ("awaiting_approval", "rejected", "creating", "parked", "closed")},
+            **{
+                name: counts[name]
+                for name in ("awaiting_approval", "rejected", "creating", "parked", "closed")
+            },
         },
         "pilot": desk().pilot,
     }
@@ -123,7 +141,9 @@ def _event(event_id: str) -> tuple[int, Any]:
 
 def _scan(dynamodb: Any, table: str) -> list[dict[str, Any]]:
     """Every item of a table that is small by design: counters, and one item per station."""
-    return [item for page in dynamodb.get_paginator("scan").paginate(TableName=table) for item in page["Items"]]
+    return [
+        item for page in dynamodb.get_paginator("scan").paginate(TableName=table) for item in page["Items"]
+    ]
 
 
 def _text(body: Mapping[str, str], name: str) -> str:
@@ -140,7 +160,9 @@ def _body(event: Mapping[str, Any]) -> dict[str, str]:
         body = json.loads(raw)
     except ValueError as error:
         raise BadRequestError("body is no JSON") from error
-    if not isinstance(body, dict) or not all(isinstance(v, str) and len(v) <= MAX_TEXT for v in body.values()):
+    if not isinstance(body, dict) or not all(
+        isinstance(v, str) and len(v) <= MAX_TEXT for v in body.values()
+    ):
         raise BadRequestError(f"body is no object of texts of at most {MAX_TEXT} characters")
     return body
 

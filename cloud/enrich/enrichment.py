@@ -8,6 +8,7 @@ from typing import Any
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
+
 from linewatch.v1 import event_pb2
 
 # Which message a CloudEvents type carries in `data`; event.proto says so.
@@ -79,7 +80,7 @@ def _event(document: Any) -> Event:
         raise PoisonError(f"unknown type {kind!r}")
     message = MESSAGES[kind]()
     try:
-        json_format.ParseDict(document.get("data"), message, ignore_unknown_fields=True)
+        json_format.ParseDict(document.get("data") or {}, message, ignore_unknown_fields=True)
     except (json_format.ParseError, TypeError, AttributeError, ValueError) as error:
         raise PoisonError(f"data is no {type(message).DESCRIPTOR.full_name}: {error}") from error
     origin = message.origin  # type: ignore[attr-defined]

@@ -46,10 +46,14 @@ def _record(record: SQSRecord) -> None:
     try:
         events = read(record.body)
     except PoisonError as error:
-        log.error("poison", extra={"message_id": record.message_id, "why": str(error), "body": record.body[:200]})
+        log.error(
+            "poison", extra={"message_id": record.message_id, "why": str(error), "body": record.body[:200]}
+        )
         # No use in waiting: the redrive policy takes it to the dead-letter queue after its quick repeats.
         _client("sqs").change_message_visibility(
-            QueueUrl=os.environ["INSPECTIONS_QUEUE_URL"], ReceiptHandle=record.receipt_handle, VisibilityTimeout=0
+            QueueUrl=os.environ["INSPECTIONS_QUEUE_URL"],
+            ReceiptHandle=record.receipt_handle,
+            VisibilityTimeout=0,
         )
         raise
     for event in events:
@@ -78,7 +82,9 @@ def enrich(event: Event) -> None:
 
 
 def _asset(event: Event) -> dict[str, Any] | None:
-    answer = _dynamodb().get_item(TableName=os.environ["ASSETS_TABLE"], Key={"station_key": event.station_key})
+    answer = _dynamodb().get_item(
+        TableName=os.environ["ASSETS_TABLE"], Key={"station_key": event.station_key}
+    )
     return asset_of(answer["Item"]) if "Item" in answer else None
 
 

@@ -16,7 +16,10 @@ DEADLINE_S = 40.0
 
 Eventually = Callable[[Callable[[], Any], str], Any]
 
-FAILURE_MODES = {"machine": {"HPC": "hpc-degradation"}, "product": {"crack": "cell-crack", "dark": "cell-inactive-area"}}
+FAILURE_MODES = {
+    "machine": {"HPC": "hpc-degradation"},
+    "product": {"crack": "cell-crack", "dark": "cell-inactive-area"},
+}
 
 
 @dataclass(slots=True)
@@ -51,15 +54,27 @@ class Line:
     def severity(self, severity: float) -> dict[str, Any]:
         """One cycle of a machine."""
         result = "NG" if severity >= 0.8 else "REVIEW" if severity >= 0.5 else "OK"
-        failing = {"label": "HPC", "failure_mode": "hpc-degradation"} if severity >= 0.3 else {"label": "none"}
+        failing = (
+            {"label": "HPC", "failure_mode": "hpc-degradation"} if severity >= 0.3 else {"label": "none"}
+        )
         cycles = 125 * (1 - severity)
         ttf = {"p10": cycles * 0.7, "p50": cycles, "p90": cycles * 1.3, "unit": "cycle", "horizon": 125}
-        verdict = {"result": result, "score": severity, "severity": severity, "time_to_failure": ttf, **failing}
+        verdict = {
+            "result": result,
+            "score": severity,
+            "severity": severity,
+            "time_to_failure": ttf,
+            **failing,
+        }
         return self.event("InferenceCompleted", {"verdict": verdict, "cycle_period_s": 227.0})
 
     def product(self, result: str, label: str = "crack") -> dict[str, Any]:
         """One inspected part."""
-        verdict = {"result": result, "label": label if result != "OK" else "ok", "severity": 0.9 if result == "NG" else 0.1}
+        verdict = {
+            "result": result,
+            "label": label if result != "OK" else "ok",
+            "severity": 0.9 if result == "NG" else 0.1,
+        }
         return self.event("InferenceCompleted", {"verdict": verdict})
 
     def not_inspected(self) -> dict[str, Any]:
@@ -74,7 +89,12 @@ class Line:
         if "verdict" in data:
             data["verdict"]["model"] = model
             data["evidence"] = [
-                {"kind": "window", "digest": f"sha256:{event_id}", "path": f"{event_id}.csv", "media_type": "text/csv"}
+                {
+                    "kind": "window",
+                    "digest": f"sha256:{event_id}",
+                    "path": f"{event_id}.csv",
+                    "media_type": "text/csv",
+                }
             ]
         origin = {
             "site": "plant-1",
@@ -101,20 +121,25 @@ class Line:
         """Puts events where the IoT rule puts them."""
         for body in bodies:
             text = body if isinstance(body, str) else json.dumps(body)
-            self.cloud.client("sqs").send_message(QueueUrl=self.cloud.outputs["InspectionsQueueUrl"], MessageBody=text)
+            self.cloud.client("sqs").send_message(
+                QueueUrl=self.cloud.outputs["InspectionsQueueUrl"], MessageBody=text
+            )
 
     def is_stored(self, *events: dict[str, Any]) -> bool:
         """Whether every one of these events is in the table."""
         dynamodb, table = self.cloud.client("dynamodb"), self.cloud.outputs["EventsTable"]
         return all(
-            "Item" in dynamodb.get_item(TableName=table, Key={"event_id": {"S": event["id"]}}, ConsistentRead=True)
+            "Item"
+            in dynamodb.get_item(TableName=table, Key={"event_id": {"S": event["id"]}}, ConsistentRead=True)
             for event in events
         )
 
     def orders(self) -> list[dict[str, Any]]:
         """This asset's work orders, by the API, oldest first."""
         answer = self.cloud.api("GET", "/work-orders?limit=200")
-        return [order for order in reversed(answer.json()["work_orders"]) if order["asset_id"] == self.asset_id]
+        return [
+            order for order in reversed(answer.json()["work_orders"]) if order["asset_id"] == self.asset_id
+        ]
 
     def order(self, status: str) -> dict[str, Any] | None:
         """The one order of this asset when it is in this status."""

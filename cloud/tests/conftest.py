@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from linewatch_plant.erp_simulator import ErpClient
 from linewatch_plant.processes import free_port
 from linewatch_plant.standin_cloud import REGION, StandinCloud
@@ -15,7 +16,7 @@ from linewatch_plant.standin_cloud import REGION, StandinCloud
 # Test modules are imported by path; what they share lies beside them.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from cloud_line import Eventually, Line, wait_for  # noqa: E402 - after the path
+from cloud_line import Eventually, Line, wait_for
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +33,12 @@ def erp() -> Iterator[ErpClient]:
 @pytest.fixture(scope="session")
 def cloud(erp: ErpClient) -> Iterator[StandinCloud]:
     # The schedule would place parked orders behind a test's back; tests sweep themselves.
-    parameters = {"ErpTimeoutSeconds": "1", "RetryBaseSeconds": "1", "SettleSeconds": "1", "SweepRate": "rate(1 day)"}
+    parameters = {
+        "ErpTimeoutSeconds": "1",
+        "RetryBaseSeconds": "1",
+        "SettleSeconds": "1",
+        "SweepRate": "rate(1 day)",
+    }
     running = StandinCloud.start(None, erp.url, parameters=parameters)
     yield running
     running.stop()
@@ -42,7 +48,15 @@ def cloud(erp: ErpClient) -> Iterator[StandinCloud]:
 def _no_faults_left(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if "erp" in request.fixturenames:
-        quiet = ("down", "error_500", "error_500_after_create", "hang_after_create", "too_many", "find_500", "refuse")
+        quiet = (
+            "down",
+            "error_500",
+            "error_500_after_create",
+            "hang_after_create",
+            "too_many",
+            "find_500",
+            "refuse",
+        )
         request.getfixturevalue("erp").set_faults(**dict.fromkeys(quiet, 0))
 
 
@@ -61,7 +75,9 @@ def stringer(cloud: StandinCloud, request: pytest.FixtureRequest) -> Line:
 @pytest.fixture(scope="session")
 def environment(cloud: StandinCloud) -> dict[str, str]:
     """What the work_orders Lambda sees, for a desk in this process."""
-    function = cloud.client("lambda").get_function_configuration(FunctionName=cloud.outputs["WorkOrdersFunctionName"])
+    function = cloud.client("lambda").get_function_configuration(
+        FunctionName=cloud.outputs["WorkOrdersFunctionName"]
+    )
     os.environ.update(
         AWS_ENDPOINT_URL=cloud.endpoint_url,
         AWS_DEFAULT_REGION=REGION,

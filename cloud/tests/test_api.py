@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import requests
 from cloud_line import Eventually, Line
+
 from linewatch_plant.erp_simulator import ErpClient
 from linewatch_plant.standin_cloud import StandinCloud
 
@@ -58,7 +59,9 @@ def test_the_middle_band_waits_and_an_approval_places_it(
     assert cloud.api("POST", f"/work-orders/{awaiting['reference']}/approve", BY).status_code == 409
 
 
-def test_two_approvals_at_once_give_one_order(cloud: StandinCloud, erp: ErpClient, awaiting: dict[str, Any]) -> None:
+def test_two_approvals_at_once_give_one_order(
+    cloud: StandinCloud, erp: ErpClient, awaiting: dict[str, Any]
+) -> None:
     path = f"/work-orders/{awaiting['reference']}/approve"
 
     with ThreadPoolExecutor(2) as pool:
@@ -85,7 +88,10 @@ def test_a_rejection_keeps_the_band_silent_but_not_a_stronger_one(
 ) -> None:
     path = f"/work-orders/{awaiting['reference']}/reject"
     assert cloud.api("POST", path, {"by": "M. Keller"}).status_code == 400
-    assert cloud.api("POST", path, {"by": "M. Keller", "reason": "sensor was loose"}).json()["status"] == "rejected"
+    assert (
+        cloud.api("POST", path, {"by": "M. Keller", "reason": "sensor was loose"}).json()["status"]
+        == "rejected"
+    )
     assert cloud.api("POST", path, {"by": "M. Keller", "reason": "again"}).status_code == 409
     machine.send(*(machine.severity(0.65) for _ in range(6)))
     eventually(machine.all_decided, "the silent band")
@@ -93,20 +99,26 @@ def test_a_rejection_keeps_the_band_silent_but_not_a_stronger_one(
 
     machine.send(*(machine.severity(0.95) for _ in range(5)))
 
-    eventually(lambda: [o["status"] for o in machine.orders()] == ["rejected", "created"], "the stronger band")
+    eventually(
+        lambda: [o["status"] for o in machine.orders()] == ["rejected", "created"], "the stronger band"
+    )
     assert awaiting["reference"] not in references(erp)
 
 
 def test_after_a_rejection_and_quiet_the_same_band_asks_again(
     cloud: StandinCloud, machine: Line, awaiting: dict[str, Any], eventually: Eventually
 ) -> None:
-    cloud.api("POST", f"/work-orders/{awaiting['reference']}/reject", {"by": "M. Keller", "reason": "loose sensor"})
+    cloud.api(
+        "POST", f"/work-orders/{awaiting['reference']}/reject", {"by": "M. Keller", "reason": "loose sensor"}
+    )
     machine.send(*(machine.severity(0.35) for _ in range(6)))
     eventually(machine.all_decided, "the quiet")
 
     machine.send(*(machine.severity(0.65) for _ in range(5)))
 
-    eventually(lambda: [o["status"] for o in machine.orders()] == ["rejected", "awaiting_approval"], "the new order")
+    eventually(
+        lambda: [o["status"] for o in machine.orders()] == ["rejected", "awaiting_approval"], "the new order"
+    )
 
 
 def test_a_rising_risk_orders_what_nobody_had_approved_yet(
@@ -116,7 +128,11 @@ def test_a_rising_risk_orders_what_nobody_had_approved_yet(
 
     order = eventually(lambda: machine.order("created"), "the order")
 
-    assert (order["reference"], order["decided_by"], order["band"]) == (awaiting["reference"], "policy", "automatic")
+    assert (order["reference"], order["decided_by"], order["band"]) == (
+        awaiting["reference"],
+        "policy",
+        "automatic",
+    )
     assert references(erp).count(awaiting["reference"]) == 1
 
 

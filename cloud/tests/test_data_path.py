@@ -8,6 +8,7 @@ from typing import Any
 import paho.mqtt.client as mqtt
 import pytest
 from cloud_line import Eventually, Line
+
 from linewatch_plant.erp_simulator import ErpClient
 from linewatch_plant.standin_cloud import StandinCloud
 
@@ -32,7 +33,9 @@ def test_a_failing_machine_gets_one_order(machine: Line, erp: ErpClient, eventua
     assert len(order["evidence"]) == len(order["event_ids"]) >= 4
 
 
-def test_repeats_change_nothing(machine: Line, erp: ErpClient, cloud: StandinCloud, eventually: Eventually) -> None:
+def test_repeats_change_nothing(
+    machine: Line, erp: ErpClient, cloud: StandinCloud, eventually: Eventually
+) -> None:
     before = cloud.counts()
     run = [machine.severity(0.95) for _ in range(6)]
 
@@ -53,7 +56,9 @@ def test_a_single_bad_part_is_not_a_bad_machine(stringer: Line, eventually: Even
     assert stringer.orders() == []
 
 
-def test_a_run_of_bad_parts_points_at_the_stringer(stringer: Line, erp: ErpClient, eventually: Eventually) -> None:
+def test_a_run_of_bad_parts_points_at_the_stringer(
+    stringer: Line, erp: ErpClient, eventually: Eventually
+) -> None:
     stringer.send(*(stringer.product("NG") for _ in range(14)))
 
     order = eventually(lambda: stringer.order("created"), "the order")
@@ -72,7 +77,9 @@ def test_parts_that_were_not_judged_never_raise(machine: Line, eventually: Event
     assert machine.orders() == []
 
 
-def test_an_unknown_asset_is_flagged_not_dropped(machine: Line, cloud: StandinCloud, eventually: Eventually) -> None:
+def test_an_unknown_asset_is_flagged_not_dropped(
+    machine: Line, cloud: StandinCloud, eventually: Eventually
+) -> None:
     machine.line = "line-nobody-knows"
     event = machine.severity(0.95)
 
@@ -94,7 +101,9 @@ def test_a_batch_and_fields_of_a_newer_release_are_taken(machine: Line, eventual
     eventually(lambda: machine.is_stored(*run), "the batch")
 
 
-@pytest.mark.parametrize("body", ["not json", '{"specversion":"0.3"}', '{"specversion":"1.0","id":"x","type":"Nonsense"}'])
+@pytest.mark.parametrize(
+    "body", ["not json", '{"specversion":"0.3"}', '{"specversion":"1.0","id":"x","type":"Nonsense"}']
+)
 def test_poison_goes_to_the_dead_letters_and_holds_nobody(
     machine: Line, cloud: StandinCloud, eventually: Eventually, body: str
 ) -> None:
@@ -107,7 +116,9 @@ def test_poison_goes_to_the_dead_letters_and_holds_nobody(
     eventually(lambda: cloud.dead_letters() > before, "the dead letter")
 
 
-def test_an_event_published_by_mqtt_is_enriched(machine: Line, cloud: StandinCloud, eventually: Eventually) -> None:
+def test_an_event_published_by_mqtt_is_enriched(
+    machine: Line, cloud: StandinCloud, eventually: Eventually
+) -> None:
     event = machine.severity(0.2)
     engine = machine.event("ModelLoadSuccess", {"service_version": "1.0.0"})
     del engine["data"]["part_id"]
@@ -141,7 +152,9 @@ def test_a_client_without_certificate_is_refused(cloud: StandinCloud) -> None:
     assert connected == []
 
 
-def test_the_device_shadow_shows_the_order(machine: Line, cloud: StandinCloud, eventually: Eventually) -> None:
+def test_the_device_shadow_shows_the_order(
+    machine: Line, cloud: StandinCloud, eventually: Eventually
+) -> None:
     machine.send(*(machine.severity(0.9) for _ in range(5)))
     order = eventually(lambda: machine.order("created"), "the order")
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from work_orders.policy import Decision, Latch, Observation, Position, decide
 from work_orders.policy_data import load
 from work_orders.states import StationState, add
@@ -16,7 +17,9 @@ MODE = "hpc-degradation"
 OPEN = Latch()
 
 
-def part(sequence: int, weight: float | None, epoch: int = 1, mode: str = MODE, taken_at: float | None = None) -> Observation:
+def part(
+    sequence: int, weight: float | None, epoch: int = 1, mode: str = MODE, taken_at: float | None = None
+) -> Observation:
     failure_mode = mode if weight else None
     return Observation(Position(epoch, sequence), f"event-{epoch}-{sequence}", taken_at, failure_mode, weight)
 
@@ -43,7 +46,9 @@ def machine(observations: list[Observation], latch: Latch = OPEN) -> Decision:
         ((None, None, None, None, None, None), None),
     ],
 )
-def test_four_of_five_raise_and_parts_not_judged_take_no_place(weights: tuple[float, ...], band: str | None) -> None:
+def test_four_of_five_raise_and_parts_not_judged_take_no_place(
+    weights: tuple[float, ...], band: str | None
+) -> None:
     assert machine(series(*weights)).band == band
 
 
@@ -110,8 +115,15 @@ histories = st.lists(weights, min_size=1, max_size=40)
 
 
 @settings(max_examples=200, deadline=None)
-@given(histories, st.lists(weights, max_size=20), st.randoms(use_true_random=False), st.sampled_from(["machine", "product"]))
-def test_arrival_order_and_repeats_change_nothing(first: list[float | None], second: list[float | None], chance: object, kind: str) -> None:
+@given(
+    histories,
+    st.lists(weights, max_size=20),
+    st.randoms(use_true_random=False),
+    st.sampled_from(["machine", "product"]),
+)
+def test_arrival_order_and_repeats_change_nothing(
+    first: list[float | None], second: list[float | None], chance: object, kind: str
+) -> None:
     rule = DATA.rules[kind]
     parts = [*series(*first), *series(*second, epoch=2)]
     arrivals = [*parts, *chance.choices(parts, k=len(parts))]  # type: ignore[attr-defined]
@@ -156,4 +168,9 @@ def test_every_word_of_the_policy_data_is_there() -> None:
     for words in (*DATA.failure_modes.values(), DATA.unlisted):
         assert words.failure_type
         assert all(words.action(risk) for risk in (0.0, 0.5, 0.8, 1.0))
-    assert [DATA.severity_word(risk) for risk in (0.95, 0.85, 0.75, 0.5)] == ["urgent", "high", "medium", "low"]
+    assert [DATA.severity_word(risk) for risk in (0.95, 0.85, 0.75, 0.5)] == [
+        "urgent",
+        "high",
+        "medium",
+        "low",
+    ]

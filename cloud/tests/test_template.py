@@ -26,7 +26,9 @@ def resources() -> dict[str, Any]:
 
 def test_cfn_lint_finds_nothing() -> None:
     linter = Path(sys.executable).with_name("cfn-lint")
-    found = subprocess.run([str(linter), "--template", str(TEMPLATE)], capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        [str(linter), "--template", str(TEMPLATE)], capture_output=True, text=True, check=False
+    )
 
     assert found.returncode == 0, found.stdout + found.stderr
 
@@ -42,8 +44,12 @@ def test_no_action_and_no_resource_is_granted_by_an_unlisted_wildcard(resources:
             assert "*" not in text or any(text.endswith(known) for known in LISTED_WILDCARDS), text
 
 
-def test_every_queue_that_feeds_a_function_ends_in_dead_letters_with_an_alarm(resources: dict[str, Any]) -> None:
-    queues = {name: entry["Properties"] for name, entry in resources.items() if entry["Type"] == "AWS::SQS::Queue"}
+def test_every_queue_that_feeds_a_function_ends_in_dead_letters_with_an_alarm(
+    resources: dict[str, Any],
+) -> None:
+    queues = {
+        name: entry["Properties"] for name, entry in resources.items() if entry["Type"] == "AWS::SQS::Queue"
+    }
     watched = str([e for e in resources.values() if e["Type"] == "AWS::CloudWatch::Alarm"])
 
     for name, properties in queues.items():
@@ -58,7 +64,9 @@ def test_every_queue_that_feeds_a_function_ends_in_dead_letters_with_an_alarm(re
 def test_functions_and_visibility_leave_the_lease_and_retries_room(resources: dict[str, Any]) -> None:
     parameters = cfn_yaml.load(str(TEMPLATE))["Parameters"]
 
-    longest = max(e["Properties"]["Timeout"] for e in resources.values() if e["Type"] == "AWS::Lambda::Function")
+    longest = max(
+        e["Properties"]["Timeout"] for e in resources.values() if e["Type"] == "AWS::Lambda::Function"
+    )
 
     assert parameters["LeaseSeconds"]["Default"] > longest
     assert parameters["RetryBaseSeconds"]["Default"] * (1 + 2) <= 15 * 60

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from cloud_line import Eventually, Line
+
 from linewatch_plant.erp_simulator import ErpClient
 from linewatch_plant.standin_cloud import StandinCloud
 from work_orders.erp import Erp, ErpOrder
@@ -32,7 +33,13 @@ def enriched(line: Line, desk: Desk, events: list[dict[str, Any]]) -> list[dict[
     for event in events:
         desk.dynamodb.put_item(
             TableName=line.cloud.outputs["EventsTable"],
-            Item={"event_id": event["id"], "event": json.dumps(event), "site": "plant-1", "line": line.line, "station": "x"},
+            Item={
+                "event_id": event["id"],
+                "event": json.dumps(event),
+                "site": "plant-1",
+                "line": line.line,
+                "station": "x",
+            },
         )
     return [{"event": event, "asset": asset} for event in events]
 
@@ -53,7 +60,9 @@ def test_an_answer_that_did_not_come_is_looked_up_not_repeated(
     assert [found["external_reference"] for found in in_erp(erp, machine)] == [order["reference"]]
 
 
-def test_a_500_after_the_order_was_made_does_not_double_it(machine: Line, erp: ErpClient, eventually: Eventually) -> None:
+def test_a_500_after_the_order_was_made_does_not_double_it(
+    machine: Line, erp: ErpClient, eventually: Eventually
+) -> None:
     erp.set_faults(error_500_after_create=1)
 
     machine.send(*(machine.severity(0.95) for _ in range(6)))
@@ -107,7 +116,8 @@ def test_many_workers_on_the_same_events_make_one_order(machine: Line, desk: Des
     def work(message: Mapping[str, Any]) -> None:
         for _ in range(20):
             try:
-                return observe(message, desk)
+                observe(message, desk)
+                break
             except TryLaterError:
                 continue  # another worker has the lease; the queue would bring the message back
 
@@ -166,7 +176,9 @@ def test_a_crash_beside_any_call_of_the_erp_leaves_one_order(
     assert len(in_erp(erp, machine)) == 1
 
 
-def test_a_crash_between_state_and_order_is_healed_by_the_next_delivery(machine: Line, desk: Desk, erp: ErpClient) -> None:
+def test_a_crash_between_state_and_order_is_healed_by_the_next_delivery(
+    machine: Line, desk: Desk, erp: ErpClient
+) -> None:
     messages = enriched(machine, desk, [machine.severity(0.95) for _ in range(4)])
     for message in messages[:3]:
         observe(message, desk)

@@ -9,7 +9,13 @@ from work_orders.policy_data import PolicyData
 
 
 def describe(
-    asset: Mapping[str, Any], failure_mode: str, decision: Decision, events: Sequence[Mapping[str, Any]], data: PolicyData, *, pilot: bool
+    asset: Mapping[str, Any],
+    failure_mode: str,
+    decision: Decision,
+    events: Sequence[Mapping[str, Any]],
+    data: PolicyData,
+    *,
+    pilot: bool,
 ) -> dict[str, Any]:
     """The order's facts. `events`: the CloudEvents of `decision.event_ids`, oldest first, at least one."""
     last = events[-1]["data"]

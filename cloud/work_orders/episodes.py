@@ -17,6 +17,8 @@ from work_orders.policy import Latch, Position
 
 @dataclass(frozen=True, slots=True)
 class Episode:
+    """The n-th time that an asset fails, or may be failing, in one way."""
+
     asset_id: str
     failure_mode: str
     version: int = 0
@@ -44,7 +46,7 @@ class Episode:
 
 
 def reference(asset_id: str, failure_mode: str, number: int) -> str:
-    """ "lw-" and 16 hex digits: 64 bits, enough for every order that a plant will ever have."""
+    """Is "lw-" and 16 hex digits: 64 bits, enough for every order that a plant will ever have."""
     # JSON keeps ("a", "b-c") and ("a-b", "c") apart.
     key = json.dumps([asset_id, failure_mode, number], separators=(",", ":"))
     return "lw-" + hashlib.sha256(key.encode()).hexdigest()[:16]
@@ -70,7 +72,9 @@ class Episodes:
     def get(self, asset_id: str, failure_mode: str) -> Episode:
         """Consistent; episode 0 when there was none yet."""
         answer = self._dynamodb.get_item(
-            TableName=self._table, Key={"asset_id": asset_id, "failure_mode": failure_mode}, ConsistentRead=True
+            TableName=self._table,
+            Key={"asset_id": asset_id, "failure_mode": failure_mode},
+            ConsistentRead=True,
         )
         return _from_item(answer["Item"]) if "Item" in answer else Episode(asset_id, failure_mode)
 
@@ -110,5 +114,10 @@ def _from_item(item: Mapping[str, Any]) -> Episode:
         for station, (epoch, sequence, closed_at, band) in json.loads(item["latches"]).items()
     }
     return Episode(
-        item["asset_id"], item["failure_mode"], int(item["version"]), int(item["episode"]), item["is_open"], latches
+        item["asset_id"],
+        item["failure_mode"],
+        int(item["version"]),
+        int(item["episode"]),
+        item["is_open"],
+        latches,
     )

@@ -36,6 +36,8 @@ class ErpRefusedError(ErpError):
 
 @dataclass(frozen=True, slots=True)
 class ErpOrder:
+    """A work order as the ERP names it."""
+
     id: str
     status: str
 
@@ -52,6 +54,8 @@ class Erp(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
+    """Of an OAuth 2 client."""
+
     client_id: str
     client_secret: str
 
@@ -174,7 +178,9 @@ class HttpErp:
             except requests.ConnectTimeout as error:
                 raise ErpUnavailableError(f"{method}: no connection") from error
             except requests.RequestException as error:
-                raise ErpUnavailableError(f"{method}: {type(error).__name__}", may_have_created=True) from error
+                raise ErpUnavailableError(
+                    f"{method}: {type(error).__name__}", may_have_created=True
+                ) from error
             if answer.status_code != requests.codes.unauthorized or is_last:
                 break
             self._tokens.forget(token)

@@ -51,7 +51,9 @@ def _record(record: SQSRecord) -> None:
 
 def _hide(record: SQSRecord, delay_s: float) -> None:
     _sqs().change_message_visibility(
-        QueueUrl=os.environ["ENRICHED_QUEUE_URL"], ReceiptHandle=record.receipt_handle, VisibilityTimeout=round(delay_s)
+        QueueUrl=os.environ["ENRICHED_QUEUE_URL"],
+        ReceiptHandle=record.receipt_handle,
+        VisibilityTimeout=round(delay_s),
     )
 
 

@@ -38,7 +38,10 @@ class Events:
         """The CloudEvents in the order asked for, without those that are not there."""
         answer = self._dynamodb.batch_get_item(
             RequestItems={
-                self._table: {"Keys": [{"event_id": event_id} for event_id in event_ids], "ConsistentRead": True}
+                self._table: {
+                    "Keys": [{"event_id": event_id} for event_id in event_ids],
+                    "ConsistentRead": True,
+                }
             }
         )
         found = {item["event_id"]: json.loads(item["event"]) for item in answer["Responses"][self._table]}
@@ -69,7 +72,11 @@ def observe(enriched: Mapping[str, Any], desk: Desk) -> None:
         StateConflictError: too many writers on one station.
     """
     event, asset = enriched["event"], enriched["asset"]
-    if "origin" not in event["data"] or event["type"] not in ("InferenceCompleted", "InferenceError", "PartsSkipped"):
+    if "origin" not in event["data"] or event["type"] not in (
+        "InferenceCompleted",
+        "InferenceError",
+        "PartsSkipped",
+    ):
         return
     if asset is None:
         log.warning("unknown_asset", extra={"event_id": event["id"], "source": event["source"]})
@@ -126,7 +133,10 @@ def _follow(state: StationState, episode: Episode, asset: Mapping[str, Any], rul
     if order is None:
         return
     if order.status == "awaiting_approval" and decision.band == "automatic" and not desk.pilot:
-        order = desk.orders.confirm(order.reference, "policy", "the automatic band was crossed", "automatic") or order
+        order = (
+            desk.orders.confirm(order.reference, "policy", "the automatic band was crossed", "automatic")
+            or order
+        )
     settle(order, desk)
 
 

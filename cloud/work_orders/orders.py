@@ -29,6 +29,8 @@ STATUSES = ("awaiting_approval", "creating", "created", "rejected", "parked", "c
 
 @dataclass(frozen=True, slots=True)
 class WorkOrder:
+    """One stored work order."""
+
     reference: str
     status: str
     asset_id: str
@@ -56,7 +58,9 @@ class WorkOrders:
 
     def get(self, reference: str) -> WorkOrder | None:
         """The order, consistent."""
-        answer = self._dynamodb.get_item(TableName=self._table, Key={"reference": reference}, ConsistentRead=True)
+        answer = self._dynamodb.get_item(
+            TableName=self._table, Key={"reference": reference}, ConsistentRead=True
+        )
         return _from_item(answer["Item"]) if "Item" in answer else None
 
     def open(self, episode: Episode, status: str, band: str, document: Mapping[str, Any]) -> WorkOrder | None:
@@ -94,13 +98,19 @@ class WorkOrders:
         values: dict[str, Any] = {"decided_at": now_text(), "decided_by": by, "reason": reason}
         if band is not None:
             values["band"] = band
-        return self._move(reference, "awaiting_approval", "creating", _entry(now_text(), "approved", by, reason), values)
+        return self._move(
+            reference, "awaiting_approval", "creating", _entry(now_text(), "approved", by, reason), values
+        )
 
     def reject(self, order: WorkOrder, episode: Episode, by: str, reason: str) -> bool:
         """awaiting_approval -> rejected, and closes the episode; False when another was faster."""
         values = {"decided_at": now_text(), "decided_by": by, "reason": reason}
         update = self._update(
-            order.reference, "awaiting_approval", "rejected", _entry(now_text(), "rejected", by, reason), values
+            order.reference,
+            "awaiting_approval",
+            "rejected",
+            _entry(now_text(), "rejected", by, reason),
+            values,
         )
         return self._transact({"Update": update}, {"Put": self._episodes.write(episode)})
 
@@ -110,7 +120,9 @@ class WorkOrders:
         if order.shadow != "none":
             values["shadow"] = "pending"
         detail = f"{finding}: {note}" if note else finding
-        update = self._update(order.reference, order.status, "closed", _entry(now_text(), "closed", by, detail), values)
+        update = self._update(
+            order.reference, order.status, "closed", _entry(now_text(), "closed", by, detail), values
+        )
         update["ConditionExpression"] += " AND lease_until < :now"
         update["ExpressionAttributeValues"][":now"] = int(_now())
         return self._transact({"Update": update}, {"Put": self._episodes.write(episode)})
@@ -133,7 +145,12 @@ class WorkOrders:
 
     def created(self, order: WorkOrder, erp_order: ErpOrder) -> WorkOrder | None:
         """creating or parked -> created, with the ERP's id; None when it has moved on."""
-        values = {"erp_id": erp_order.id, "erp_status": erp_order.status, "lease_until": 0, "shadow": "pending"}
+        values = {
+            "erp_id": erp_order.id,
+            "erp_status": erp_order.status,
+            "lease_until": 0,
+            "shadow": "pending",
+        }
         entry = _entry(now_text(), "created", "erp", erp_order.id)
         return self._move(order.reference, order.status, "created", entry, values)
 

@@ -107,7 +107,9 @@ def _find_or_create(order: WorkOrder, erp: Erp) -> ErpOrder:
         return found
 
 
-def _failed(order: WorkOrder, orders: WorkOrders, error: ErpUnavailableError, patience: Patience) -> WorkOrder | None:
+def _failed(
+    order: WorkOrder, orders: WorkOrders, error: ErpUnavailableError, patience: Patience
+) -> WorkOrder | None:
     tries = order.attempts + 1
     wait_s = patience.settle_s if error.may_have_created else 0.0
     status = "parked" if tries >= patience.tries else order.status

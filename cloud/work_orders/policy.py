@@ -38,6 +38,8 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Band:
+    """A range of risk with its own consequence; `on` raises it, under `off` it clears."""
+
     name: str
     on: float
     on_inclusive: bool
@@ -64,7 +66,8 @@ class Rule:
 @dataclass(frozen=True, slots=True)
 class Latch:
     """What people already decided: nothing up to `floor` or taken before `closed_at` counts again; a rejected band
-    and those below it stay silent until the risk has cleared."""
+    and those below it stay silent until the risk has cleared.
+    """
 
     floor: Position = Position(0, 0)
     closed_at: float = 0.0
@@ -115,7 +118,12 @@ def risks(run: Sequence[Observation], failure_mode: str, window: int) -> list[Ri
         lows = [*lows[1:], low]
         highs = [*highs[1:], 1.0 if seen is None else low]
         places.append(
-            Risk(Position(epoch, sequence), seen.event_id if seen else None, sum(lows) / window, sum(highs) / window)
+            Risk(
+                Position(epoch, sequence),
+                seen.event_id if seen else None,
+                sum(lows) / window,
+                sum(highs) / window,
+            )
         )
     return places
 
@@ -130,11 +138,15 @@ def decide(observations: Iterable[Observation], failure_mode: str, rule: Rule, l
     names = [band.name for band in rule.bands]
     audible = rule.bands if latch.band is None else rule.bands[: names.index(latch.band)]
     chosen: str | None = None
-    risk, event_ids, crossed = 0.0, (), set[str]()
+    risk = 0.0
+    event_ids: tuple[str, ...] = ()
+    crossed = set[str]()
     for band in audible:
         for places in runs:
             for last, place in enumerate(places):
-                over = [p for p in places[max(0, last + 1 - rule.observations) : last + 1] if band.holds(p.low)]
+                over = [
+                    p for p in places[max(0, last + 1 - rule.observations) : last + 1] if band.holds(p.low)
+                ]
                 if place not in over or len(over) < rule.needed or place.event_id is None:
                     continue
                 crossed.add(place.event_id)

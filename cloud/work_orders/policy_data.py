@@ -26,6 +26,8 @@ class FailureMode:
 
 @dataclass(frozen=True, slots=True)
 class PolicyData:
+    """The whole of policy.json."""
+
     version: str
     # By kind of station, "machine" or "product".
     rules: Mapping[str, Rule]
@@ -42,12 +44,15 @@ class PolicyData:
         return self.failure_modes.get(code, self.unlisted)
 
     def severity_word(self, risk: float) -> str:
-        """ "urgent", "high", "medium" or "low"."""
+        """One of "urgent", "high", "medium" or "low"."""
         return next(word for at_least, word in self.severity_words if risk >= at_least)
 
 
+PATH = Path(__file__).with_name("policy.json")
+
+
 @cache
-def load(path: Path = Path(__file__).with_name("policy.json")) -> PolicyData:
+def load(path: Path = PATH) -> PolicyData:
     """Reads the policy. A missing or misspelt key raises KeyError: a Lambda that can't know its policy must not run."""
     raw = json.loads(path.read_text())
     bands = tuple(Band(b["name"], b["on"], b["on_inclusive"], b["off"]) for b in raw["bands"])

@@ -31,8 +31,12 @@ class DeviceShadow:
             entry = {"reference": order.reference, "erp_id": order.item["erp_id"], "status": order.status}
         state = {"state": {"desired": {order.asset_id: {order.failure_mode: entry}}}}
         try:
-            self._iot_data.update_thing_shadow(thingName=thing, shadowName=SHADOW_NAME, payload=json.dumps(state))
+            self._iot_data.update_thing_shadow(
+                thingName=thing, shadowName=SHADOW_NAME, payload=json.dumps(state)
+            )
         except (ClientError, BotoCoreError) as error:
-            log.warning("shadow_not_written", extra={"reference": order.reference, "thing": thing, "why": str(error)})
+            log.warning(
+                "shadow_not_written", extra={"reference": order.reference, "thing": thing, "why": str(error)}
+            )
             return
         orders.shadow_written(order.reference)

@@ -26,6 +26,8 @@ class StateConflictError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StationState:
+    """What the policy remembers of one station."""
+
     asset_id: str
     station: str
     version: int
@@ -77,7 +79,13 @@ class StationStates:
         return [_from_item(item) for item in answer["Items"]]
 
     def record(
-        self, asset_id: str, station: str, observation: Observation, rule: Rule, remember: int, latches: Mapping[str, Latch]
+        self,
+        asset_id: str,
+        station: str,
+        observation: Observation,
+        rule: Rule,
+        remember: int,
+        latches: Mapping[str, Latch],
     ) -> StationState:
         """Adds the observation and returns the state that was stored.
 
@@ -114,7 +122,9 @@ class StationStates:
                 "asset_id": state.asset_id,
                 "station": state.station,
                 "version": state.version + 1,
-                "observations": json.dumps([_to_row(seen) for seen in state.observations], separators=(",", ":")),
+                "observations": json.dumps(
+                    [_to_row(seen) for seen in state.observations], separators=(",", ":")
+                ),
                 "crossed": dict(state.crossed),
             },
             ConditionExpression="attribute_not_exists(asset_id) OR version = :read",

@@ -69,6 +69,8 @@ class Faults:
 
 @dataclass(slots=True)
 class State:
+    """Everything that the simulator knows."""
+
     client_id: str
     client_secret: str
     token_life_s: float

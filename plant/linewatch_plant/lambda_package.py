@@ -6,9 +6,8 @@ For a real account with another processor or Python version see cloud/README.md.
 """
 
 import hashlib
-import os
 import py_compile
-import re
+import sys
 import tempfile
 import zipfile
 from importlib import metadata
@@ -71,7 +70,7 @@ def _zip(kind: str, files: dict[str, Path]) -> Path:
                 if path.suffix == ".py":
                     _add_compiled(archive, name, path, Path(scratch) / "made.pyc")
         # Others may build the same at the same moment; the last rename wins and all are equal.
-        os.replace(made, target)
+        made.replace(target)
     return target
 
 
@@ -80,11 +79,6 @@ def _add_compiled(archive: zipfile.ZipFile, name: str, path: Path, scratch: Path
     invalidation = py_compile.PycInvalidationMode.UNCHECKED_HASH
     py_compile.compile(str(path), str(scratch), name, doraise=True, invalidation_mode=invalidation)
     parent, _, leaf = name.rpartition("/")
-    tag = re.sub(r".*\.(cpython-\d+)\.pyc$", r"\1", os.path.basename(_cache_name(path)))
-    archive.write(scratch, f"{parent}/__pycache__/{leaf.removesuffix('.py')}.{tag}.pyc")
-
-
-def _cache_name(path: Path) -> str:
-    import importlib.util
-
-    return importlib.util.cache_from_source(str(path))
+    archive.write(
+        scratch, f"{parent}/__pycache__/{leaf.removesuffix('.py')}.{sys.implementation.cache_tag}.pyc"
+    )

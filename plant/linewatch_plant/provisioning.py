@@ -24,6 +24,8 @@ DEVICE_THING = "linewatch-plant-1-device-1"
 
 @dataclass(frozen=True, slots=True)
 class Device:
+    """How the forwarder proves who it is."""
+
     client_id: str
     ca_file: Path
     certificate_file: Path
