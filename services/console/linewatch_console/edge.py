@@ -19,6 +19,7 @@ from linewatch_runtime.mqtt import Connection, Message
 log = logging.getLogger(__name__)
 
 TELL_EVERY_S = 0.2
+_ERRNO = re.compile(r"^\[Errno \d+\] ")
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
 
 received = Counter("linewatch_console_messages", "Messages from the broker", ["kind"])
@@ -99,7 +100,7 @@ class Edge:
         if is_up != self._is_up:
             self._is_up, self._since = is_up, utc_now()
         connected.set(is_up)
-        return {"connected": is_up, "since": self._since, "detail": self._connection.trouble}
+        return {"connected": is_up, "since": self._since, "detail": _ERRNO.sub("", self._connection.trouble)}
 
     def _take_event(self, line: str, station: str, payload: bytes) -> None:
         try:

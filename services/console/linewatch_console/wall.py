@@ -59,7 +59,7 @@ class Station:
         self._strip.append(point)
         self._trend.append(point)
         self._new.append(point)
-        if self.last is None or (part.epoch, part.sequence) >= (self.last.epoch, self.last.sequence):
+        if self.last is None or _is_newer(part, self.last):
             self.last = part
         return True
 
@@ -185,6 +185,11 @@ def _point(part: Part) -> dict[str, Any]:
         "p90": interval.get("p90"),
         "beyond": interval.get("beyond_horizon", False),
     }
+
+
+def _is_newer(part: Part, than: Part) -> bool:
+    """By the producer's own count, which a clock jump can't turn; by time where a new state began that count anew."""
+    return (part.epoch, part.sequence) > (than.epoch, than.sequence) or part.taken_at > than.taken_at
 
 
 def _milliseconds(seconds: deque[float]) -> float | None:

@@ -65,10 +65,12 @@ function emptyWall() {
 }
 
 function renderDevice() {
-  const content = JSON.stringify([plant.forwarder, [...plant.tiles.values()].map((tile) => tile.status)]);
+  const isHeard = Boolean(plant.edge?.connected);
+  document.body.classList.toggle("unheard", !isHeard);
+  const content = JSON.stringify([isHeard, plant.forwarder, [...plant.tiles.values()].map((tile) => tile.status)]);
   if (content !== queued) {
     queued = content;
-    at("queue").replaceChildren(queuePanel(plant.forwarder, [...plant.tiles.values()]));
+    at("queue").replaceChildren(queuePanel(plant.forwarder, [...plant.tiles.values()], isHeard));
   }
   setText(at("models"), plant.inference.models.map((model) => `${model.name} ${model.version} ${model.variant}`).join(" · "));
   renderLinks();
@@ -76,7 +78,8 @@ function renderDevice() {
 
 function renderLinks() {
   const { edge, forwarder, orders: cloud } = plant;
-  const uplink = forwarder.state === "offline" ? null : forwarder.uplink;
+  // What the forwarder said last is no news once the way to it is broken.
+  const uplink = forwarder.state === "offline" || !edge?.connected ? null : forwarder.uplink;
   const links = [
     edge && ["Broker", edge.connected, edge.connected ? "connected" : "away", edge],
     ["Uplink", uplink ? uplink.connected : null, uplink ? (uplink.connected ? "online" : "offline") : "unknown", uplink],
@@ -99,7 +102,8 @@ function renderNotices() {
   const notices = [];
   if (lostAt) notices.push(["bad", `This page lost the console at ${format.timeOf(lostAt, true)}`, "It shows what was then, and asks again by itself."]);
   else if (plant.edge && !plant.edge.connected) {
-    notices.push(["bad", `The broker is not reachable since ${format.timeOf(plant.edge.since)}`, `The wall shows what was last heard. ${plant.edge.detail}`]);
+    const heard = shown.size ? "The wall shows what was last heard." : "Nothing has been heard yet.";
+    notices.push(["bad", `The broker is not reachable since ${format.timeOf(plant.edge.since)}`, `${heard} ${plant.edge.detail}`]);
   }
   const told = JSON.stringify(notices);
   if (renderNotices.told === told) return;
@@ -124,7 +128,7 @@ const stream = new EventSource("/api/stream");
 const listen = (kind, act) => stream.addEventListener(kind, (message) => act(JSON.parse(message.data)));
 listen("snapshot", onSnapshot);
 listen("tile", (tile) => { onTile(tile); renderDevice(); });
-listen("edge", (content) => { plant.edge = content; renderLinks(); });
+listen("edge", (content) => { plant.edge = content; renderDevice(); });
 listen("forwarder", (content) => { plant.forwarder = content; renderDevice(); });
 listen("inference", (content) => { plant.inference = content; renderDevice(); });
 listen("orders", onOrders);

@@ -3,7 +3,10 @@
 
 import { el, icon, setText } from "./dom.js";
 import * as format from "./format.js";
-import { chip, hours, riskBar, thumbnail } from "./orders.js";
+import { chip, hours, riskBar } from "./orders.js";
+import { Viewer } from "./viewer.js";
+
+const MOST_EVIDENCE = 6;
 
 const token = document.querySelector("meta[name=csrf-token]").content;
 const detail = document.getElementById("detail");
@@ -35,7 +38,7 @@ function page(order, history, bands, mayDecide) {
   const choose = (what) => () => { detail.close(); askDecision(order, what); };
   return [
     el("div", { class: "detail-head" },
-      el("div", {}, el("h2", { id: "detail-title" }, `${format.words(order.failure_mode)}, ${order.asset_name || order.asset_id}`),
+      el("div", {}, el("h2", { id: "detail-title" }, `${format.failure(order)}: ${order.asset_name || order.asset_id}`),
         el("p", { class: "order-top" }, chip(order.status), order.ai_generated && el("span", { class: "chip" }, "AI-generated"), order.pilot && el("span", { class: "chip review" }, "Pilot"),
           el("span", { class: "mono" }, order.reference))),
       el("button", { class: "button quiet", type: "button", "aria-label": "Close", onclick: () => detail.close() }, icon("close"))),
@@ -48,7 +51,7 @@ function page(order, history, bands, mayDecide) {
         ["Risk", el("div", {}, format.score(order.risk), riskBar(order.risk, bands))],
         ["Severity", format.score(order.severity)],
         ["Time to failure", order.time_to_failure ? `${format.timeToFailure(order.time_to_failure)}${order.time_to_failure.hours ? `, ${hours(order.time_to_failure.hours)}` : ""}` : "not estimated"],
-        ["Failure", order.failure_type || order.failure_mode],
+        ["Failure mode", order.failure_type ? `${order.failure_mode}: ${order.failure_type}` : order.failure_mode],
         ["Recommended", order.recommended_action],
         ["Model", order.model ? `${order.model.name} ${order.model.version}` : ""],
         ["Parts that spoke", `${order.event_ids.length}`],
@@ -64,9 +67,22 @@ function page(order, history, bands, mayDecide) {
 
 function evidence(order) {
   if (!order.evidence.length) return el("p", { class: "muted" }, "The order names no evidence.");
-  return el("div", { class: "pictures" }, ...order.evidence.slice(-8).map((one) => el("figure", {},
-    one.media_type.startsWith("image/") ? thumbnail(order, one) : one.url ? el("a", { class: "thumb missing", href: one.url, download: true }, icon("chart")) : thumbnail(order, null),
-    el("figcaption", {}, one.kind === "window" ? "sensor window (CSV)" : one.kind))));
+  const shown = order.evidence.filter((one) => one.kind !== "heatmap").slice(-MOST_EVIDENCE);
+  return el("div", { class: "pictures" }, ...shown.map((one) => (one.kind === "frame" ? frame(order, one) : window_(one))));
+}
+
+/** A frame under its own heat map, which has its name up to the ending. */
+function frame(order, one) {
+  const stem = one.path.replace(/\.[a-z]+$/, "");
+  const heat = order.evidence.find((other) => other.kind === "heatmap" && other.path.startsWith(stem));
+  const viewer = new Viewer();
+  viewer.show({ event_id: one.path, frame: one.url, heatmap: heat?.url ?? "", regions: [], result: "NG" }, "evidence frame with its heat map");
+  return el("figure", {}, viewer.element, el("figcaption", {}, heat ? "Frame with heat map" : "Frame"));
+}
+
+function window_(one) {
+  return el("figure", {}, el(one.url ? "a" : "span", { class: "thumb missing", href: one.url || null, download: Boolean(one.url), title: one.path }, icon("chart")),
+    el("figcaption", {}, "Sensor window (CSV)"));
 }
 
 function facts(rows) {
@@ -77,7 +93,7 @@ function facts(rows) {
 /** Asks for the reason and takes the decision to the cloud. */
 export function askDecision(order, what) {
   const isApproval = what === "approve";
-  const reason = el("textarea", { id: "reason", maxlength: "500", required: !isApproval, placeholder: isApproval ? "Optional, such as: seen on the line too" : "Such as: stringer was serviced this morning" });
+  const reason = el("textarea", { id: "reason", maxlength: "500", required: !isApproval, placeholder: isApproval ? "Optional, such as: seen on the line too" : "Such as: serviced this morning" });
   const problem = el("p", { class: "problem", role: "alert", hidden: true });
   const send = el("button", { type: "submit", class: `button ${isApproval ? "primary" : "danger"}` }, isApproval ? "Approve" : "Reject");
   const form = el("form", { method: "dialog" },

@@ -59,3 +59,6 @@ export function words(code) {
   const text = String(code || "").replaceAll("-", " ").replaceAll("_", " ");
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
+
+/** What fails, short: the failure type without its bracket, else the failure mode's code in words. */
+export const failure = (order) => order.failure_type.replace(/\s*\(.*$/, "") || words(order.failure_mode);

@@ -66,6 +66,7 @@ export class Orders {
     this.tally.hidden = !summary;
     const shown = orders.filter((order) => this.filter === "all" || order.status === this.filter);
     if (!shown.some((order) => order.reference === this.selected)) this.selected = shown[0]?.reference ?? "";
+    document.querySelector(".keys").hidden = !shown.length;
     const hadFocus = this.list.contains(document.activeElement);
     const scroll = this.list.scrollTop;
     this.list.replaceChildren(...(shown.length ? shown.map((order) => this.card(order)) : [this.empty(link)]));
@@ -74,19 +75,20 @@ export class Orders {
   }
 
   renderNotice(link) {
-    this.notice.hidden = link.state === "up";
-    if (link.state === "up") return;
+    this.notice.hidden = link.state === "up" || link.state === "off";
+    if (this.notice.hidden) return;
     const isDown = link.state === "down";
     this.notice.className = `notice ${isDown ? "bad" : ""}`;
     const text = isDown ? `the cloud API is not reachable since ${format.timeOf(link.since)}; approvals are off.`
-      : link.state === "off" ? "no cloud API is set (CONSOLE_CLOUD_API_URL); approvals are off." : "waiting for the cloud API's first answer.";
-    const aside = [link.state === "off" ? "" : link.detail, isDown && this.content.as_of ? `The list is of ${format.timeOf(this.content.as_of, true)}.` : ""];
+      : "waiting for the cloud API's first answer.";
+    const aside = [link.detail, isDown && this.content.as_of ? `The list is of ${format.timeOf(this.content.as_of, true)}.` : ""];
     this.notice.replaceChildren(icon(isDown ? "broken" : "dash"), el("span", {}, el("b", {}, "Work orders: "), text, " ",
       el("span", { class: "muted" }, aside.filter(Boolean).join(". ").replace("..", "."))));
   }
 
   empty(link) {
-    const [title, text] = link.state !== "up" ? ["No list yet", "Orders appear once the cloud API answers. The lines go on without it."]
+    const [title, text] = link.state === "off" ? ["Work orders are off", "Set CONSOLE_CLOUD_API_URL and CONSOLE_CLOUD_API_TOKEN_FILE to see and decide them here."]
+      : link.state !== "up" ? ["No list yet", "Orders appear once the cloud API answers. The lines go on without it."]
       : this.filter === "all" ? ["No work orders yet", "One appears when an asset's risk stays above 0.5. Until then everything is recorded."]
         : ["Nothing awaits approval", "Orders between risk 0.5 and 0.8 wait here for a person."];
     return el("li", { class: "empty" }, el("b", {}, title), text);
@@ -104,8 +106,8 @@ export class Orders {
     el("div", {},
       el("div", { class: "order-top" }, chip(order.status), order.erp_id && el("span", { class: "mono erp" }, order.erp_id),
         !order.erp_id && el("time", { datetime: order.created_at }, format.timeOf(order.created_at))),
-      el("h3", { title: order.failure_mode }, format.words(order.failure_mode)),
-      el("p", { class: "asset" }, `${order.asset_name || order.asset_id} · ${order.asset_id}`)),
+      el("h3", { title: order.failure_type }, format.failure(order)),
+      el("p", { class: "asset" }, `${order.asset_name || order.asset_id} · ${order.asset_id} · ${order.failure_mode}`)),
     isWaiting && waitingFacts(order, this.content.summary?.bands),
     isWaiting && el("p", { class: "order-action" }, order.recommended_action),
     isWaiting && el("div", { class: "order-buttons" }, this.button(order, "approve"), this.button(order, "reject")));

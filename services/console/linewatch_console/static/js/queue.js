@@ -5,15 +5,15 @@ import { el, icon } from "./dom.js";
 import * as format from "./format.js";
 
 /** The panel's content from the forwarder's status and each station's capture status. */
-export function queuePanel(forwarder, tiles) {
+export function queuePanel(forwarder, tiles, isHeard) {
   const spools = tiles.filter((tile) => tile.status);
-  return el("div", { class: "panel" }, uplink(forwarder),
+  return el("div", { class: "panel" }, uplink(forwarder, isHeard),
     el("div", { class: "streams-box", tabindex: "0", role: "region", "aria-label": "Streams" },
       forwarder.streams.length || spools.length ? table(forwarder.streams, spools)
-        : el("p", { class: "muted" }, "No stream has been heard of yet. The forwarder tells of its streams once a second while it runs.")));
+        : el("p", { class: "muted none-yet" }, "No stream has been heard of yet. The forwarder tells of its streams once a second while it runs.")));
 }
 
-function uplink(forwarder) {
+function uplink(forwarder, isHeard) {
   if (forwarder.state === "unknown" || forwarder.state === "offline") {
     const word = forwarder.state === "unknown" ? "Not heard of" : "Forwarder is off";
     return el("div", { class: "uplink" }, state(forwarder.state === "unknown" ? "none" : "ng", forwarder.state === "unknown" ? "dash" : "broken", word),
@@ -25,8 +25,9 @@ function uplink(forwarder) {
   const since = link.since ? `since ${format.timeOf(link.since)}` : "";
   const full = forwarder.streams.find((stream) => stream.full);
   return el("div", { class: "uplink" },
-    link.connected ? state("ok", "linked", "Online") : state("ng", "broken", "Offline"),
-    el("p", {}, `Uplink ${since}`),
+    !isHeard ? state("none", "dash", "Not known") : link.connected ? state("ok", "linked", "Online") : state("ng", "broken", "Offline"),
+    !isHeard && el("p", {}, "Last heard before the broker went away:"),
+    el("p", {}, `Uplink ${link.connected ? "online" : "offline"} ${since}`),
     el("p", {}, waiting ? `${format.count(waiting)} event${waiting === 1 ? "" : "s"} waiting` : "Nothing is waiting"),
     full && el("p", {}, el("b", {}, "Full: "), full.full),
     link.detail && el("p", { class: "muted" }, link.detail));

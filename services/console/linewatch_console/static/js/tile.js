@@ -12,7 +12,7 @@ export const VERDICTS = {
   REVIEW: { state: "review", word: "Review" },
   NOT_INSPECTED: { state: "none", word: "Not inspected" },
 };
-const COUNTS = [["OK", "OK"], ["NG", "NG"], ["REVIEW", "Review"], ["NOT_INSPECTED", "Missed"]];
+const COUNTS = [["OK", "OK"], ["NG", "NG"], ["REVIEW", "Review"], ["NOT_INSPECTED", "Not insp."]];
 const SENSOR_THRESHOLDS = { review: 0.5, ng: 0.8 };
 const HISTORY = { camera: 60, sensor: 120 };
 const STRIP = 60;
@@ -30,6 +30,7 @@ export class Tile {
     this.stage.element.append(this.staleMark);
     this.word = el("div", { class: "word" });
     this.label = el("b");
+    this.mode = el("small");
     this.part = el("span");
     this.number = el("b");
     this.numberName = el("span");
@@ -39,17 +40,17 @@ export class Tile {
     this.element = el("article", { class: "tile", "aria-label": `${tile.line}, ${tile.station}` },
       el("header", { class: "tile-head" }, this.title, this.capture, this.model),
       this.stage.element,
-      el("div", { class: "said" }, this.word, el("div", { class: "what" }, this.label, this.part),
+      el("div", { class: "said" }, this.word, el("div", { class: "what" }, el("p", {}, this.label, this.mode), this.part),
         el("div", { class: "number" }, this.number, this.numberName)),
       this.bars,
-      el("dl", { class: "figures" }, this.figure("age", "Age"), this.figure("rate", "Parts/min"), this.figure("latency", "p50"),
+      el("dl", { class: "figures" }, this.figure("age", "Age"), this.figure("rate", "Parts/min"), this.figure("latency", "Latency", "", "p50 of the last 100 parts, from taking the part to its verdict"),
         ...COUNTS.map(([name, word]) => this.figure(name, word, VERDICTS[name].state))),
       this.strip);
   }
 
-  figure(name, word, state = "") {
+  figure(name, word, state = "", title = "") {
     this.figures[name] = el("dd");
-    return el("div", { class: state ? `count ${state}` : "" }, el("dt", {}, state && icon(state), word), this.figures[name]);
+    return el("div", { class: state ? `count ${state}` : "", title: title || (state && VERDICTS[name].word) || null }, el("dt", {}, state && icon(state), word), this.figures[name]);
   }
 
   update(tile, thresholds) {
@@ -73,10 +74,10 @@ export class Tile {
     if (this.state !== part.result) this.word.replaceChildren(icon(verdict.state), verdict.word);
     this.state = part.result;
     const isJudged = part.result !== "NOT_INSPECTED";
-    setText(this.label, isJudged ? labelOf(part) : format.words(part.reason));
-    this.label.title = isJudged ? part.failure_mode : part.message;
-    setText(this.part, part.part_id);
-    this.part.title = part.part_id;
+    setText(this.label, isJudged ? part.label || "no label" : format.words(part.reason));
+    setText(this.mode, isJudged ? part.failure_mode : "");
+    setText(this.part, isJudged ? part.part_id : `${part.part_id} · ${part.message}`);
+    this.part.title = this.part.textContent;
     setText(this.number, format.score(part.score));
     setText(this.numberName, isJudged ? (this.kind === "sensor" ? "severity" : "score") : "");
     this.number.hidden = !isJudged;
@@ -131,11 +132,6 @@ export class Tile {
   }
 }
 
-function labelOf(part) {
-  if (part.label && part.failure_mode) return `${part.label} · ${format.words(part.failure_mode).toLowerCase()}`;
-  return part.label || "no label";
-}
-
 function scoreBar(score, thresholds) {
   const track = el("div", { class: "track" });
   const scale = el("div", { class: "scale" }, el("span", { class: "first" }, "0"), el("span", { class: "last" }, "1"));
@@ -157,7 +153,7 @@ function timeToFailureBar(interval) {
     track.append(placed(el("span", { class: "span" }), { left: from, width: to - from }), placed(el("span", { class: "middle" }), { left: at(interval.p50) }));
   }
   return [track, el("div", { class: "scale" },
-    el("span", { class: "first" }, el("b", {}, format.timeToFailure(interval)), " to failure, p10–p90"),
+    el("span", { class: "first" }, el("b", {}, format.timeToFailure(interval)), interval?.beyond_horizon ? " to failure" : " to failure, p10–p90"),
     el("span", { class: "last" }, `${format.count(horizon)} ${interval?.unit || "cycle"}s`))];
 }
 

@@ -60,31 +60,39 @@ export class Viewer {
     g.imageSmoothingQuality = "high";
     g.drawImage(frame, left, top, w, h);
     if (heat && this.heat) g.drawImage(heat, left, top, w, h);
-    for (const region of part.regions) drawRegion(g, region, left, top, scale, ratio);
+    drawRegions(g, part.regions, left, top, scale, ratio);
   }
 }
 
-function drawRegion(g, region, left, top, scale, ratio) {
-  if ([region.x, region.y, region.width, region.height].some((value) => value === null)) return;
-  const x = left + region.x * scale, y = top + region.y * scale;
-  const w = region.width * scale, h = region.height * scale;
-  g.lineWidth = 3.5 * ratio;
-  g.strokeStyle = "#05070acc";
-  g.strokeRect(x, y, w, h);
-  g.lineWidth = 1.5 * ratio;
-  g.strokeStyle = "#ffffff";
-  g.strokeRect(x, y, w, h);
-  const text = region.score === null ? region.label : `${region.label} ${region.score.toFixed(2)}`;
+/** Boxes first, then their labels, the surest first; a label that finds no free place is left out. */
+function drawRegions(g, regions, left, top, scale, ratio) {
+  const boxes = regions.filter((one) => [one.x, one.y, one.width, one.height].every((value) => value !== null)).map((one) => ({
+    region: one, x: left + one.x * scale, y: top + one.y * scale, w: one.width * scale, h: one.height * scale,
+  }));
+  for (const [width, colour] of [[3.5, "#05070acc"], [1.5, "#ffffff"]]) {
+    g.lineWidth = width * ratio;
+    g.strokeStyle = colour;
+    for (const { x, y, w, h } of boxes) g.strokeRect(x, y, w, h);
+  }
   g.font = `600 ${11 * ratio}px ${getComputedStyle(document.body).fontFamily}`;
-  const box = g.measureText(text).width + 10 * ratio, line = 17 * ratio;
-  const labelTop = y - line >= 0 ? y - line : Math.min(y + h, g.canvas.height - line);
-  const labelLeft = Math.max(0, Math.min(x, g.canvas.width - box));
-  g.fillStyle = "#ffffff";
-  g.fillRect(labelLeft - ratio, labelTop, box, line);
-  g.fillStyle = "#10161d";
   g.textBaseline = "middle";
-  g.fillText(text, labelLeft + 4 * ratio, labelTop + line / 2);
+  const taken = [];
+  for (const box of boxes.sort((a, b) => (b.region.score ?? 0) - (a.region.score ?? 0))) {
+    const text = box.region.score === null ? box.region.label : `${box.region.label} ${box.region.score.toFixed(2)}`;
+    const w = g.measureText(text).width + 10 * ratio, h = 17 * ratio;
+    const x = Math.max(0, Math.min(box.x - ratio, g.canvas.width - w));
+    const place = [box.y - h, box.y + box.h, box.y].map((y) => ({ x, y, w, h }))
+      .find((one) => one.y >= 0 && one.y + h <= g.canvas.height && !taken.some((other) => overlap(one, other)));
+    if (!place) continue;
+    taken.push(place);
+    g.fillStyle = "#ffffff";
+    g.fillRect(place.x, place.y, w, h);
+    g.fillStyle = "#10161d";
+    g.fillText(text, place.x + 5 * ratio, place.y + h / 2);
+  }
 }
+
+const overlap = (a, b) => a.x < b.x + b.w && b.x < a.x + a.w && a.y < b.y + b.h && b.y < a.y + a.h;
 
 /** The picture at `url`; null when there is none. */
 async function loaded(url) {
@@ -107,7 +115,7 @@ function tinted(image) {
   for (let at = 0; at < pixels.data.length; at += 4) {
     const value = pixels.data[at] / 255;
     const [r, gg, b] = ramp(value);
-    pixels.data.set([r, gg, b, 255 * 0.78 * Math.min(1, Math.max(0, (value - 0.12) / 0.6))], at);
+    pixels.data.set([r, gg, b, 255 * 0.58 * Math.min(1, Math.max(0, (value - 0.12) / 0.6))], at);
   }
   g.putImageData(pixels, 0, 0);
   return canvas;
