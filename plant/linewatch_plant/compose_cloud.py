@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stand-in cloud as a container: the one of `make demo`, reached from a container network.
 
-    python -m linewatch_plant.compose_cloud --erp-url http://erp-simulator:8600 --handover /handover
+    python -m linewatch_plant.compose_cloud --erp erp-simulator:8600 --handover /handover
 
 The stand-in itself stays on loopback. This process lets through what a device and a console reach in a real account:
 MQTT over mutual TLS (the certificate names this container's host name), and the console's API at /api. What the account's
@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import requests
@@ -77,43 +78,58 @@ def application(cloud: StandinCloud) -> Starlette:
     )
 
 
-async def serve(cloud: StandinCloud, host: str) -> None:
-    """Lets MQTT and the API through until a signal."""
-    cable = UplinkCable(cloud.mqtt_host, cloud.mqtt_port)
-    await cable.start(host, MQTT_PORT)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            application(cloud),
-            host=host,
-            port=HTTP_PORT,
-            log_level="warning",
-            lifespan="off",
-            timeout_graceful_shutdown=1,
-        )
+async def run(erp: tuple[str, int], handover: Path, directory: Path, host: str, *, pilot: bool) -> None:
+    """Starts the stand-in, hands over, and lets through what is allowed, until a signal."""
+    # The template takes plain HTTP for an ERP on loopback only, so that is where it is.
+    to_erp = UplinkCable(*erp)
+    await to_erp.start()
+    cloud = await asyncio.to_thread(
+        StandinCloud.start, directory, f"http://127.0.0.1:{to_erp.port}", pilot=pilot
     )
+    from_device = UplinkCable(cloud.mqtt_host, cloud.mqtt_port)
     try:
+        hand_over(cloud, handover)
+        await from_device.start(host, MQTT_PORT)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                application(cloud),
+                host=host,
+                port=HTTP_PORT,
+                log_level="warning",
+                lifespan="off",
+                timeout_graceful_shutdown=1,
+            )
+        )
         await server.serve()
     finally:
-        await cable.stop()
+        await from_device.stop()
+        await asyncio.to_thread(cloud.stop)
+        await to_erp.stop()
 
 
 def main() -> None:
-    """Starts the stand-in, hands over, serves until SIGTERM or SIGINT."""
+    """Runs until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(prog="python -m linewatch_plant.compose_cloud", description=__doc__)
-    parser.add_argument("--erp-url", required=True)
-    parser.add_argument("--handover", type=Path, required=True)
+    parser.add_argument("--erp", required=True, metavar="HOST:PORT")
+    parser.add_argument("--handover", type=Path, required=True, help="folder for certificates and token")
     parser.add_argument("--directory", type=Path, default=Path("/tmp/cloud"), help="state; emptied at start")  # noqa: S108
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on inside the container")
     parser.add_argument("--pilot", action="store_true", help="every work order awaits approval")
     arguments = parser.parse_args()
     shutil.rmtree(arguments.directory, ignore_errors=True)
-    cloud = StandinCloud.start(arguments.directory, arguments.erp_url, pilot=arguments.pilot)
-    try:
-        hand_over(cloud, arguments.handover)
-        with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(serve(cloud, arguments.host))
-    finally:
-        cloud.stop()
+    erp_host, _, erp_port = arguments.erp.rpartition(":")
+    # A container's first process has no default for SIGTERM: until uvicorn takes it over, it means stop, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(
+            run(
+                (erp_host, int(erp_port)),
+                arguments.handover,
+                arguments.directory,
+                arguments.host,
+                pilot=arguments.pilot,
+            )
+        )
 
 
 if __name__ == "__main__":
