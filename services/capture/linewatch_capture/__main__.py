@@ -183,9 +183,7 @@ def lock_station(settings: Settings) -> TextIO:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        refuse(
-            "STATE_DIR", f"another capture holds {path}; stop it, or give each station its own directory"
-        )
+        refuse("STATE_DIR", f"another capture holds {path}; stop it, or give each station its own directory")
     return lock
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+
 from linewatch.v1 import inspector_pb2, inspector_pb2_grpc, verdict_pb2
 from linewatch_capture.__main__ import judge, open_evidence, open_spool
 from linewatch_capture.progress import Progress
@@ -39,7 +40,9 @@ def verdict(result="OK", label="ok", score=0.02):
     )
 
 
-class ScriptedInspector(inspector_pb2_grpc.InspectorServicer, open_inference_pb2_grpc.GRPCInferenceServiceServicer):
+class ScriptedInspector(
+    inspector_pb2_grpc.InspectorServicer, open_inference_pb2_grpc.GRPCInferenceServiceServicer
+):
     """Answers as `script(request, context)` says; a verdict OK by default. Can stop and come back on its port."""
 
     def __init__(self):
@@ -54,7 +57,9 @@ class ScriptedInspector(inspector_pb2_grpc.InspectorServicer, open_inference_pb2
         return f"127.0.0.1:{self.port}"
 
     def start(self):
-        self.server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.max_receive_message_length", 17 << 20)])
+        self.server = grpc.server(
+            ThreadPoolExecutor(8), options=[("grpc.max_receive_message_length", 17 << 20)]
+        )
         inspector_pb2_grpc.add_InspectorServicer_to_server(self, self.server)
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, self.server)
         self.port = self.server.add_insecure_port(f"127.0.0.1:{self.port}")
@@ -136,11 +141,13 @@ class Flow:
         async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
             for function in meanwhile:
                 tasks.create_task(function(stop))
-            await judge(self.settings, self.worker, evidence, self.progress, place, epoch, counts, publisher, stop)
+            await judge(
+                self.settings, self.worker, evidence, self.progress, place, epoch, counts, publisher, stop
+            )
 
     async def until(self, condition, within_s=10.0):
         async with asyncio.timeout(within_s):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 - conditions here are no events of ours
                 await asyncio.sleep(0.01)
 
     def events(self):

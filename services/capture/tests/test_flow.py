@@ -14,7 +14,9 @@ def parts_of(events):
 
 
 def adds_up(counts):
-    return counts["sent"] == counts.get("judged", 0) + counts.get("not_inspected", 0) + counts.get("skipped", 0)
+    return counts["sent"] == counts.get("judged", 0) + counts.get("not_inspected", 0) + counts.get(
+        "skipped", 0
+    )
 
 
 def abort_with(code, reason=None):
@@ -46,7 +48,11 @@ def test_every_part_becomes_one_event_in_order(flow, folder, inspector, a_verdic
     assert events[0]["data"]["frame_to_verdict_s"] > 0
     assert [event["id"] for event in events] == [request.id for request in inspector.asked]
     counts = station.counts()
-    assert (counts["sent"], counts["judged"], counts["not_inspected"] if "not_inspected" in counts else 0) == (4, 4, 0)
+    assert (
+        counts["sent"],
+        counts["judged"],
+        counts.get("not_inspected", 0),
+    ) == (4, 4, 0)
     assert station.progress.state == "stopped"
 
 
@@ -153,7 +159,9 @@ def test_a_replay_waits_for_inference_and_loses_nothing(flow, folder, inspector)
     station = flow(path=folder(5))
 
     async def bring_it_back(_stop):
-        await station.until(lambda: station.progress.state == "waiting" and "inference" in station.progress.detail)
+        await station.until(
+            lambda: station.progress.state == "waiting" and "inference" in station.progress.detail
+        )
         assert station.events() == []
         inspector.start()
 
@@ -189,7 +197,9 @@ def test_a_live_source_records_what_inference_missed(flow, folder, inspector):
     counts = station.counts()
     assert counts["sent"] == 3
     assert adds_up(counts)
-    reasons = {event["data"]["not_inspected"]["reason"] for event in station.events() if "part_id" in event["data"]}
+    reasons = {
+        event["data"]["not_inspected"]["reason"] for event in station.events() if "part_id" in event["data"]
+    }
     assert reasons == {"inference_unavailable"}
 
 
@@ -298,7 +308,9 @@ def test_another_folder_begins_at_its_beginning(flow, folder):
 def test_an_event_never_outgrows_the_wire(flow, folder, inspector, a_verdict):
     long_verdict = a_verdict("NG", "crack", 0.9)
     for _ in range(100):
-        long_verdict.regions.add(label="crack", score=1 / 3, x=1 / 3, y=1 / 3, width=1 / 3, height=1 / 3, area_px=1 / 3)
+        long_verdict.regions.add(
+            label="crack", score=1 / 3, x=1 / 3, y=1 / 3, width=1 / 3, height=1 / 3, area_px=1 / 3
+        )
     inspector.script = lambda _request, _context: long_verdict
     station = flow(path=folder(1))
 

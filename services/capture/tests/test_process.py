@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Capture as its users run it: a process that is killed, stopped, started twice and started wrong."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+
+import paho.mqtt.client as paho
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+
+def parts_of(events):
+    return [event["data"]["part_id"] for event in events if "part_id" in event["data"]]
+
+
+def test_no_kill_loses_or_doubles_a_part(capture, folder, inspector, spool_file, wait, a_verdict):
+    path = folder(300)
+    gates = {number: threading.Event() for number in (0, 7, 40)}
+    reached = {number: threading.Event() for number in gates}
+
+    def script(request, _context):
+        number = int(request.encoded_image.data.rpartition(b" ")[2])
+        if number in gates:
+            reached[number].set()
+            gates[number].wait(20)
+        return a_verdict("NG" if number % 5 == 0 else "OK")
+
+    inspector.script = script
+    # Killed with a part asked and not recorded, before the first event and after some.
+    for number, gate in gates.items():
+        process = capture(path=path)
+        assert reached[number].wait(20), process.said()
+        process.end("kill")
+        gate.set()
+        assert len(spool_file.events()) == number
+    # Killed at full speed, wherever it is.
+    for count in (80, 150):
+        process = capture(path=path)
+        wait(lambda count=count: len(spool_file.events()) >= count)
+        process.end("kill")
+
+    process = capture(path=path)
+    wait(lambda: spool_file.counts().get("sent", 0) >= 300)
+
+    assert process.end() == 0
+    events, counts = spool_file.events(), spool_file.counts()
+    assert parts_of(events) == [f"cell_{number:04}.jpg" for number in range(300)]
+    assert counts["sent"] == counts["judged"] == 300
+    places = [(event["data"]["origin"]["epoch"], event["data"]["origin"]["sequence"]) for event in events]
+    assert places == sorted(set(places))
+    for epoch in {epoch for epoch, _ in places}:
+        numbers = [sequence for own, sequence in places if own == epoch]
+        assert numbers == list(range(1, len(numbers) + 1)), "no hole within an epoch"
+
+
+def test_what_a_live_line_skipped_adds_up_after_a_kill(
+    capture, folder, inspector, spool_file, wait, a_verdict
+):
+    gate = threading.Semaphore(3)
+    inspector.script = lambda _request, _context: gate.acquire(timeout=20) and a_verdict()
+    path = folder(60)
+    process = capture(path=path, live=1, rate=100, loop=1)
+    wait(lambda: len(inspector.asked) >= 4)
+    process.end("kill")
+    gate.release(1000)
+
+    process = capture(path=path, live=1, rate=100, loop=1)
+    wait(lambda: spool_file.counts().get("sent", 0) > 100)
+
+    assert process.end() == 0
+    events, counts = spool_file.events(), spool_file.counts()
+    skipped = sum(event["data"]["count"] for event in events if event["type"] == "PartsSkipped")
+    assert counts["sent"] == counts["judged"] + counts.get("skipped", 0)
+    assert skipped == counts.get("skipped", 0)
+    assert len(parts_of(events)) == counts["judged"]
+
+
+def test_a_second_capture_on_the_same_state_is_refused(capture, folder, wait):
+    first = capture(path=folder(1))
+    wait(lambda: '"started"' in first.said())
+
+    second = capture(path=folder(1))
+
+    assert second.process.wait(15) == 2
+    assert "CAPTURE_STATE_DIR: another capture holds" in second.said()
+    assert first.end() == 0
+
+
+def test_what_cannot_be_used_is_told_before_anything_starts(capture, folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("in the way")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        wrong = {
+            "CAPTURE_PATH: ": {"path": tmp_path / "empty"},
+            "is not a directory": {"path": tmp_path / "missing"},
+            "CAPTURE_PATH: can't be read": {"path": tmp_path / "missing.csv", "source": "records"},
+            "CAPTURE_STATE_DIR: ": {"path": folder(1), "state_dir": tmp_path / "file"},
+            "CAPTURE_EVIDENCE_DIR: ": {"path": folder(1), "evidence_dir": tmp_path / "file"},
+            "CAPTURE_METRICS_PORT: can't listen": {"path": folder(1), "metrics_port": taken.getsockname()[1]},
+        }
+        processes = {told: capture(**settings) for told, settings in wrong.items()}
+
+        for told, process in processes.items():
+            assert process.process.wait(30) == 2, process.said()
+            assert told.partition(": ")[0] in process.said()
+            assert "Traceback" not in process.said()
+
+
+def test_without_broker_and_inference_it_stays_up_and_says_so(capture, folder, inspector, tmp_path, wait):
+    inspector.stop()
+    process = capture(path=folder(2), heartbeat_file=tmp_path / "heartbeat")
+
+    wait(lambda: '"waiting"' in process.said() and "mqtt_unreachable" in process.said())
+
+    assert process.process.poll() is None
+    assert (tmp_path / "heartbeat").exists()
+    assert process.end() == 0
+
+
+@pytest.fixture
+def broker(tmp_path, wait):
+    """The plant's broker as a process; its port."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    from pathlib import Path
+
+    plant = Path(__file__).resolve().parents[3] / "plant"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "linewatch_plant.broker", "--port", str(port), "--state-dir", str(tmp_path / "broker")],
+        env=os.environ | {"PYTHONPATH": str(plant)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+    def answers():
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return True
+
+    wait(answers)
+    yield port
+    process.kill()
+    process.wait(10)
+
+
+@pytest.fixture
+def forwarder(broker, wait):
+    """Hears everything; `commit()` says that it is on its disk."""
+
+    class Forwarder:
+        def __init__(self):
+            self.heard = []
+            self.client = paho.Client(CallbackAPIVersion.VERSION2, "forwarder", protocol=paho.MQTTv5)
+            self.client.on_message = lambda _c, _u, message: self.heard.append(
+                (message.topic, json.loads(message.payload))
+            )
+            ready = threading.Event()
+            self.client.on_subscribe = lambda *_: ready.set()
+            self.client.connect("127.0.0.1", broker)
+            self.client.loop_start()
+            self.client.subscribe("linewatch/v1/+/+/+/+", options=SubscribeOptions(qos=1))
+            assert ready.wait(10)
+
+        def events(self):
+            return [event for topic, event in list(self.heard) if topic.endswith("/inspection")]
+
+        def status(self):
+            statuses = [status for topic, status in list(self.heard) if topic.endswith("/status")]
+            return statuses[-1] if statuses else {}
+
+        def commit(self, event_ids):
+            body = json.dumps({"event_ids": event_ids})
+            self.client.publish(
+                "linewatch/v1/plant-1/line-1/station-1/committed", body, qos=1
+            ).wait_for_publish(10)
+
+    made = Forwarder()
+    yield made
+    made.client.disconnect()
+    made.client.loop_stop()
+
+
+def test_events_leave_when_the_forwarder_has_them_and_the_status_tells(
+    capture, folder, broker, forwarder, spool_file, wait
+):
+    process = capture(path=folder(5), mqtt_port=broker)
+    wait(lambda: len({event["id"] for event in forwarder.events()}) == 5)
+
+    assert len(spool_file.events()) == 5, "the broker's acknowledgement is not the forwarder's"
+    forwarder.commit([event["id"] for event in forwarder.events()])
+    wait(lambda: spool_file.events() == [])
+    status = wait(lambda: forwarder.status().get("spool", {}).get("events") == 0 and forwarder.status())
+    assert status["state"] == "stopped"
+    assert "source has ended" in status["detail"]
+    assert {name: status[name] for name in ("sent", "judged", "model", "source")} == {
+        "sent": 5, "judged": 5, "model": "pv-el-cells", "source": "folder",
+    }  # fmt: skip
+
+    process.end("kill")
+    wait(lambda: forwarder.status() == {"state": "offline"})
+
+    again = capture(path=folder(5), mqtt_port=broker)
+    wait(lambda: forwarder.status().get("state") == "stopped")
+    assert again.end() == 0
+    wait(lambda: forwarder.status().get("detail") == "the process was stopped")
+    assert forwarder.status()["state"] == "offline"
