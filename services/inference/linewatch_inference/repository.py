@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The models in service: loaded beside the old one, swapped by one assignment, taken out when their calls have ended.
+
+Guarantee: a package that is refused changes nothing; whoever served before goes on serving.
+"""
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from linewatch_inference.errors import InferenceRefused, ModelNotFound, NotServing
+from linewatch_inference.metrics import Metrics
+from linewatch_inference.model import Model, open_model
+from linewatch_inference.package import find, locate, read_package, version_key
+from linewatch_inference.session import SessionOptions
+from linewatch_inference.verdict import Reference
+
+log = logging.getLogger(__name__)
+
+UNLOAD_WAIT_S = 30.0
+
+
+class EngineEvents(Protocol):
+    """Where facts about the engine and its models go."""
+
+    def publish(self, event: str, model: Reference | None = None, message: str = "") -> None:
+        """Says `event`, one of EngineStarted, EngineShutdown, EngineError, ModelLoadSuccess, ModelLoadError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where packages come from and how their graphs are run."""
+
+    models_dir: Path
+    trusted_keys: Sequence[Ed25519PublicKey] = ()
+    variant: str = "fp32"
+    session: SessionOptions = field(default_factory=SessionOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """A model and its state: READY, LOADING or UNAVAILABLE with a reason."""
+
+    name: str
+    version: str
+    state: str
+    reason: str = ""
+    reference: Reference | None = None
+
+
+@dataclass(slots=True)
+class _Served:
+    model: Model
+    calls: int = 0
+
+
+class Repository:
+    """Models by name and version. Without a version a call gets the active one of that name."""
+
+    def __init__(self, source: Source, events: EngineEvents, metrics: Metrics) -> None:
+        self._source = source
+        self._events = events
+        self._metrics = metrics
+        self._changed = threading.Condition()
+        self._loading_one = threading.Lock()  # one load at a time: two would need the memory of four models
+        self._served: dict[str, dict[str, _Served]] = {}
+        self._active: dict[str, str] = {}
+        self._loading: set[tuple[str, str]] = set()
+        self._refused: dict[tuple[str, str], str] = {}
+        self._is_open = False
+        self.configured: tuple[tuple[str, str], ...] = ()
+        self.on_change: Callable[[], None] = lambda: None
+        """Called after each change of what is served, in the thread that made it."""
+
+    def open(self, configured: Sequence[tuple[str, str]]) -> None:
+        """Loads (name, version) pairs, version "" for the newest; all of the directory when none are given.
+
+        A package that is refused is logged, published and left out; the others are served.
+        """
+        newest = [(name, "") for name in find(self._source.models_dir)]
+        self.configured = tuple(configured) or tuple(newest)
+        if not self.configured:
+            log.error("no_models", extra={"models_dir": str(self._source.models_dir)})
+        beside = {name for name, _ in self.configured if [one for one, _ in self.configured].count(name) > 1}
+        for name, version in self.configured:
+            with contextlib.suppress(InferenceRefused):  # told by load
+                self.load(name, version, beside=name in beside)
+        with self._changed:
+            for name in beside & self._served.keys():
+                self._active[name] = max(self._served[name], key=version_key)
+            self._is_open = True
+        self.on_change()
+
+    def load(self, name: str, version: str = "", *, beside: bool = False) -> Reference:
+        """Puts a package into service and makes it the active one of its name; the active one before goes.
+
+        Args:
+            name: of the package.
+            version: "" for the newest on disk.
+            beside: leaves what is served, and which one is active, as it is.
+
+        Raises:
+            ModelNotFound: there is no such package.
+            PackageRefused: it does not hold.
+        """
+        with self._loading_one:
+            self._mark(name, version, loading=True)
+            try:
+                model = self._open(name, version)
+            except InferenceRefused as error:
+                self._refused[name, version] = str(error)
+                log.error("model_refused", extra={"model": name, "version": version, "reason": str(error)})
+                self._events.publish("ModelLoadError", Reference(name, version, "", "", ""), str(error))
+                raise
+            finally:
+                self._mark(name, version, loading=False)
+            replaced = self._serve(model, beside=beside)
+        self._refused.pop((name, version), None)
+        reference = model.reference
+        log.info("model_loaded", extra={"model": name, "version": reference.version, "digest": reference.digest,
+                                        "variant": reference.variant, "provider": reference.execution_provider})  # fmt: skip
+        self._events.publish("ModelLoadSuccess", reference)
+        if replaced:
+            self._retire(replaced)
+        self.on_change()
+        return reference
+
+    def unload(self, name: str, version: str = "") -> None:
+        """Takes a model out of service and returns when its calls have ended; without a version all of that name.
+
+        Raises:
+            ModelNotFound: it is not in service.
+        """
+        with self._changed:
+            versions = self._served.get(name, {})
+            going = [versions[version]] if version in versions else [] if version else list(versions.values())
+            if not going:
+                raise ModelNotFound(f"{name} {version}".strip() + ": is not in service")
+            for served in going:
+                del versions[served.model.reference.version]
+            if not versions:
+                self._served.pop(name)
+                self._active.pop(name)
+            elif self._active[name] not in versions:
+                self._active[name] = max(versions, key=version_key)
+        for served in going:
+            self._retire(served)
+        self.on_change()
+
+    @contextlib.contextmanager
+    def model(self, name: str, version: str = "") -> Iterator[Model]:
+        """A model in service, kept there for the block.
+
+        Raises:
+            NotServing: models are loading, or the service is stopping.
+            ModelNotFound: no such model, or no such version, is in service.
+        """
+        with self._changed:
+            if not self._is_open:
+                raise NotServing("models are loading or the service is stopping; try again later")
+            versions = self._served.get(name, {})
+            served = versions.get(version or self._active.get(name, ""))
+            if served is None:
+                raise ModelNotFound(self._why_not(name, version))
+            served.calls += 1
+        try:
+            yield served.model
+        finally:
+            with self._changed:
+                served.calls -= 1
+                self._changed.notify_all()
+
+    def index(self) -> list[IndexEntry]:
+        """Every model that is served, loading, refused or lies in the directory."""
+        with self._changed:
+            entries = [
+                IndexEntry(name, version, "READY", reference=served.model.reference)
+                for name, versions in self._served.items()
+                for version, served in versions.items()
+            ]
+            entries += [IndexEntry(name, version, "LOADING") for name, version in self._loading]
+            entries += [IndexEntry(*key, "UNAVAILABLE", reason) for key, reason in self._refused.items()]
+        told = {(entry.name, entry.version) for entry in entries}
+        for name, versions in find(self._source.models_dir).items():
+            entries += [
+                IndexEntry(name, one, "UNAVAILABLE", "not loaded")
+                for one in versions
+                if (name, one) not in told
+            ]
+        return sorted(entries, key=lambda entry: (entry.name, entry.version))
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether any model can be asked."""
+        with self._changed:
+            return self._is_open and bool(self._served)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every configured model is in service."""
+        with self._changed:
+            wanted = (
+                (version or self._active.get(name, "")) in self._served.get(name, {})
+                for name, version in self.configured
+            )
+            return self._is_open and bool(self._served) and all(wanted)
+
+    def stop_accepting(self) -> None:
+        """New calls meet NotServing from here on; running ones go on."""
+        with self._changed:
+            self._is_open = False
+        self.on_change()
+
+    def close(self) -> None:
+        """Lets every session go. Calls must have ended."""
+        with self._changed:
+            self._served.clear()
+            self._active.clear()
+
+    def _open(self, name: str, version: str) -> Model:
+        directory = locate(self._source.models_dir, name, version)
+        package = read_package(directory, self._source.trusted_keys)
+        if not package.is_signed:
+            log.warning(
+                "model_signature_not_checked",
+                extra={"model": package.name, "reason": "no trusted keys are set"},
+            )
+        return open_model(package, self._source.variant, self._source.session)
+
+    def _mark(self, name: str, version: str, *, loading: bool) -> None:
+        with self._changed:
+            (self._loading.add if loading else self._loading.discard)((name, version))
+
+    def _serve(self, model: Model, *, beside: bool) -> _Served | None:
+        """Swaps the model in; gives back what it replaced."""
+        name, version = model.reference.name, model.reference.version
+        with self._changed:
+            versions = self._served.setdefault(name, {})
+            replaced = versions.get(version)
+            before = self._active.get(name, version)
+            versions[version] = _Served(model)
+            self._active[name] = before if beside else version
+            if not beside and before != version:
+                replaced = versions.pop(before, replaced)
+        self._metrics.model_in_service(model.reference)
+        return replaced
+
+    def _retire(self, served: _Served) -> None:
+        """Waits for the calls of a model that new calls no longer find."""
+        reference = served.model.reference
+        with self._changed:
+            if not self._changed.wait_for(lambda: served.calls == 0, timeout=UNLOAD_WAIT_S):
+                log.warning(
+                    "model_calls_still_run", extra={"model": reference.name, "version": reference.version}
+                )
+            versions = self._served.get(reference.name, {})
+            still_served = [one.model.reference for one in versions.values()]
+        if reference not in still_served:
+            self._metrics.model_out_of_service(reference)
+        log.info("model_unloaded", extra={"model": reference.name, "version": reference.version})
+
+    def _why_not(self, name: str, version: str) -> str:
+        for (refused, asked), reason in self._refused.items():
+            if refused == name and asked in {"", version}:
+                return f"model_name: {name} was refused: {reason}"
+        served = ", ".join(f"{one} {', '.join(versions)}" for one, versions in self._served.items()) or "none"
+        return f"model_name: {f'{name} {version}'.strip()} is not in service; in service: {served}"
