@@ -110,6 +110,10 @@ class EvidenceDirectory:
     def _show_latest(self, files: Sequence[EvidenceFile], outcome: Outcome) -> None:
         if isinstance(outcome, NotInspected) and outcome.reason == "unreadable_image":
             return
+        if all(file.kind != "heatmap" for file in files):
+            self._latest.with_name(self._latest.name + ".png").unlink(
+                missing_ok=True
+            )  # it belongs to an older frame
         # One name for the frame whatever its format, so that a reader has one place to look.
         for file, suffix in (
             (file, {"frame": ".jpg", "heatmap": ".png"}.get(file.kind, ".csv")) for file in files

@@ -128,7 +128,9 @@ def test_a_part_without_a_verdict_leaves_no_evidence_and_garbage_is_not_shown(tm
 
     assert keep(directory, NotInspected("unreadable_image", "not an image"), b"garbage") == []
     assert not (tmp_path / "latest/line-1/s.jpg").exists()
+    (tmp_path / "latest/line-1/s.png").write_bytes(b"heat map of an older frame")
     assert keep(directory, NotInspected("busy", "later")) == []
+    assert not (tmp_path / "latest/line-1/s.png").exists()
     assert (tmp_path / "latest/line-1/s.jpg").exists()
 
 
