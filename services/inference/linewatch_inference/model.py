@@ -4,6 +4,9 @@
 import time
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from linewatch_inference import golden
 from linewatch_inference.errors import InferenceRefused, ModelFault, PackageRefused
 from linewatch_inference.metadata import Description
@@ -11,7 +14,7 @@ from linewatch_inference.package import GRAPHS, Package
 from linewatch_inference.postprocess import heat_for_people, judge
 from linewatch_inference.preprocess import prepare
 from linewatch_inference.session import Session, SessionOptions, Tensors
-from linewatch_inference.verdict import Inspected, Part, Reference, Timings
+from linewatch_inference.verdict import Inspected, Part, Reference, Timings, Verdict
 
 
 class Model:
@@ -30,28 +33,24 @@ class Model:
             PartRefused: the part can't be judged.
             ModelFault: the graph failed.
         """
+        verdict, outputs, timings = self.judged(part)
+        heatmap = heat_for_people(self.description, outputs) if with_heatmap else None
+        return Inspected(verdict, timings, heatmap)
+
+    def judged(self, part: Part) -> tuple[Verdict, Tensors, Timings]:
+        """The verdict with the graph's outputs by role that it comes from; for golden samples and evaluation."""
         started = time.perf_counter()
         prepared = prepare(self.description, part)
         ready = time.perf_counter()
-        outputs = self._by_role(
-            self.session.run({self.description.input.name: prepared.tensor}, self._names())
-        )
+        outputs = self.by_role(prepared.tensor)
         predicted = time.perf_counter()
         verdict = judge(self.description, outputs, prepared.source_size, prepared.quality_flags)
-        heatmap = heat_for_people(self.description, outputs) if with_heatmap else None
         ended = time.perf_counter()
-        timings = Timings(0.0, ready - started, predicted - ready, ended - predicted)
-        return Inspected(verdict, timings, heatmap)
+        return verdict, outputs, Timings(0.0, ready - started, predicted - ready, ended - predicted)
 
-    def outputs(self, part: Part) -> Tensors:
-        """What the graph says of one part, by role: for golden samples and evaluation."""
-        prepared = prepare(self.description, part)
-        return self._by_role(self.session.run({self.description.input.name: prepared.tensor}, self._names()))
-
-    def _names(self) -> list[str]:
-        return list(self._roles.values())
-
-    def _by_role(self, outputs: Tensors) -> Tensors:
+    def by_role(self, tensor: NDArray[np.generic]) -> Tensors:
+        """The graph's outputs by role for an input tensor as it is."""
+        outputs = self.session.run({self.description.input.name: tensor}, list(self._roles.values()))
         return {role: outputs[name] for role, name in self._roles.items()}
 
 
@@ -71,6 +70,18 @@ def open_model(package: Package, variant: str, options: SessionOptions) -> Model
     model = Model(metadata, session, reference)
     _check_golden(package, model)
     return model
+
+
+def model_of(
+    description: Description, graph: bytes, variant: str, digest: str, options: SessionOptions
+) -> Model:
+    """A graph and its description as a model, without golden samples. Raises PackageRefused."""
+    session = Session(graph, options)
+    check_tensors(description, session)
+    reference = Reference(
+        description.model_name, description.model_version, digest, variant, session.provider
+    )
+    return Model(description, session, reference)
 
 
 def check_tensors(description: Description, session: Session) -> None:
@@ -107,7 +118,7 @@ def _check_golden(package: Package, model: Model) -> None:
         if name not in package.files:
             raise PackageRefused(f"{where}: names {name}, which the package does not hold")
         try:
-            outputs = model.outputs(golden.sample_part(name, package.files[name]))
+            _, outputs, _ = model.judged(golden.sample_part(name, package.files[name]))
         except (InferenceRefused, ModelFault) as error:
             raise PackageRefused(f"{name}: the golden sample can't be judged: {error}") from error
         for role, difference in golden.differences(outputs, expected).items():
