@@ -307,7 +307,8 @@ class Spool:
 
     def clock(self) -> float:
         """Seconds that processes have had this file open, in total; never jumps. A kill loses what passed since the
-        last commit."""
+        last commit.
+        """
         return self._clock_base + time.monotonic() - self._opened_at
 
     def _insert(self, record: Record) -> bool:

@@ -1,0 +1,394 @@
+# SPDX-License-Identifier: Apache-2.0
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from linewatch_runtime import spool as spool_module
+from linewatch_runtime.events import new_event_id
+from linewatch_runtime.spool import (
+    BURIED_KEPT,
+    PAGE_BYTES,
+    ROW_OVERHEAD,
+    SETTLED_KEPT,
+    Record,
+    Spool,
+    SpoolDamaged,
+    SpoolFull,
+    SpoolWorker,
+    StreamLimit,
+    WhenFull,
+)
+
+SIZE = 1000
+"""Counted bytes of the records below."""
+
+
+def record(event_id: str, *, alarm: bool = False, stream: str = "line-1", size: int = SIZE) -> Record:
+    return Record(event_id, stream, "topic", event_id.encode().ljust(size - ROW_OVERHEAD), alarm)
+
+
+def ids(spool: Spool, *, by_class: bool = True) -> list[str]:
+    return [one.record.event_id for one in spool.oldest(10_000, by_class=by_class)]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "spool.db"
+
+
+# --- in and out ------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_appended_comes_back_whole_after_a_reopen(path: Path) -> None:
+    one = Record("a", "line-1", "topic/a", b"\x00\xff", alarm=True)
+    spool = Spool(path)
+    assert spool.append([one]) == 1
+    spool.close()
+
+    (stored,) = Spool(path).oldest(10)
+
+    assert stored.record == one
+
+
+def test_repeat_of_a_stored_event_is_stored_once(path: Path) -> None:
+    spool = Spool(path)
+    spool.append([record("a")])
+
+    assert spool.append([record("a"), record("b"), record("b")]) == 1
+
+    assert ids(spool) == ["a", "b"]
+
+
+def test_repeat_of_a_settled_or_buried_event_is_known_after_a_reopen(path: Path) -> None:
+    spool = Spool(path)
+    spool.append([record("a"), record("b")])
+    spool.settle(["a"])
+    spool.bury(record("b"), "no good")
+    spool.close()
+
+    assert Spool(path).append([record("a"), record("b")]) == 0
+
+
+def test_settling_twice_counts_once(path: Path) -> None:
+    spool = Spool(path)
+    spool.append([record("a")])
+
+    assert [spool.settle(["a", "a"]), spool.settle(["a", "never seen"])] == [1, 0]
+
+    assert spool.streams()[0].settled == 1
+
+
+def test_settled_ids_are_forgotten_in_order_and_only_far_behind(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "SETTLED_KEPT", 100)
+    spool = Spool(path)
+    for number in range(150):
+        spool.append([record(str(number))])
+        spool.settle([str(number)])
+
+    assert spool.append([record("50"), record("149")]) == 0
+    assert spool.append([record("49")]) == 1
+    assert SETTLED_KEPT > 200
+
+
+def test_order_is_alarms_first_then_arrival_and_by_position_alone_on_request(path: Path) -> None:
+    spool = Spool(path)
+    spool.append([record("g1"), record("a1", alarm=True), record("g2"), record("a2", alarm=True)])
+
+    assert ids(spool) == ["a1", "a2", "g1", "g2"]
+    assert ids(spool, by_class=False) == ["g1", "a1", "g2", "a2"]
+
+
+def test_batch_is_stored_whole_or_not_at_all_with_its_counts(path: Path) -> None:
+    spool = Spool(path, StreamLimit(max_bytes=3 * SIZE))
+    spool.append([record("a")], {"judged": 1})
+
+    with pytest.raises(SpoolFull):
+        spool.append([record("b"), record("c"), record("d")], {"judged": 3})
+
+    assert ids(spool) == ["a"]
+    assert spool.counts() == {"judged": 1}
+    assert spool.streams()[0].bytes == SIZE
+
+
+def test_buried_events_are_kept_with_their_reasons_up_to_a_bound(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "BURIED_KEPT", 3)
+    spool = Spool(path)
+    spool.append([record("0")])
+    for number in range(5):
+        spool.bury(record(str(number)), f"reason {number}")
+
+    assert [(one.event_id, reason) for one, reason in spool.buried()] == [
+        ("4", "reason 4"), ("3", "reason 3"), ("2", "reason 2"),
+    ]  # fmt: skip
+    assert not ids(spool)
+    assert spool.streams()[0].buried == 5
+    assert BURIED_KEPT >= 1000
+
+
+def test_epoch_is_new_at_every_start(path: Path) -> None:
+    epochs = []
+    for _ in range(3):
+        spool = Spool(path)
+        epochs.append(spool.next_epoch())
+        spool.close()
+
+    assert epochs == [1, 2, 3]
+
+
+async def _from_worker(path: Path) -> int:
+    worker = SpoolWorker(lambda: Spool(path))
+    try:
+        return await worker.run(worker.spool.append, [record("a")])
+    finally:
+        worker.close()
+
+
+@pytest.mark.anyio
+async def test_worker_uses_the_file_in_one_thread_and_tells_its_errors(path: Path, tmp_path: Path) -> None:
+    assert await _from_worker(path) == 1
+    assert await _from_worker(path) == 0
+
+    with pytest.raises(SpoolDamaged):
+        SpoolWorker(lambda: Spool(tmp_path / "no such folder" / "spool.db"))
+
+
+# --- full ------------------------------------------------------------------------------------------------------------
+
+
+def test_reject_holds_to_the_byte(path: Path) -> None:
+    spool = Spool(path, StreamLimit(max_bytes=3 * SIZE, when_full=WhenFull.REJECT))
+    spool.append([record("a"), record("b"), record("c")])
+
+    with pytest.raises(SpoolFull):
+        spool.append([record("d", size=ROW_OVERHEAD, alarm=True)])
+
+    assert ids(spool) == ["a", "b", "c"]
+    spool.settle(["a"])
+    spool.append([record("d")])
+    assert ids(spool) == ["b", "c", "d"]
+    assert not spool.streams()[0].dropped
+
+
+def test_shed_good_drops_just_enough_of_the_oldest_routine_events(path: Path) -> None:
+    spool = Spool(path, StreamLimit(max_bytes=4 * SIZE, when_full=WhenFull.SHED_GOOD))
+    spool.append([record("a1", alarm=True), record("g1"), record("g2"), record("g3")])
+
+    spool.append([record("new", size=SIZE + 1)])
+
+    assert ids(spool) == ["a1", "g3", "new"]
+    assert dict(spool.streams()[0].dropped) == {"shed_good": 2}
+
+
+def test_shed_good_never_drops_an_alarm(path: Path) -> None:
+    spool = Spool(path, StreamLimit(max_bytes=3 * SIZE, when_full=WhenFull.SHED_GOOD))
+    spool.append([record("a1", alarm=True), record("g1"), record("a2", alarm=True)])
+    spool.append([record("a3", alarm=True)])
+
+    for alarm in (True, False):
+        with pytest.raises(SpoolFull, match="alarms"):
+            spool.append([record("x", alarm=alarm)])
+
+    assert ids(spool) == ["a1", "a2", "a3"]
+
+
+def test_overwrite_oldest_drops_in_order_of_arrival_alarms_too(path: Path) -> None:
+    spool = Spool(path, StreamLimit(max_bytes=3 * SIZE, when_full=WhenFull.OVERWRITE_OLDEST))
+    spool.append([record("g1"), record("a1", alarm=True), record("g2")])
+
+    spool.append([record("g3"), record("g4")])
+
+    assert ids(spool, by_class=False) == ["g2", "g3", "g4"]
+    assert dict(spool.streams()[0].dropped) == {"overwritten": 2}
+
+
+@pytest.mark.parametrize("policy", WhenFull)
+def test_event_larger_than_the_stream_is_refused_and_drops_nothing(path: Path, policy: WhenFull) -> None:
+    spool = Spool(path, StreamLimit(max_bytes=2 * SIZE, when_full=policy))
+    spool.append([record("a")])
+
+    with pytest.raises(SpoolFull):
+        spool.append([record("big", size=2 * SIZE + 1)])
+
+    assert ids(spool) == ["a"]
+
+
+def test_full_stream_takes_no_room_from_another(path: Path) -> None:
+    spool = Spool(path, StreamLimit(max_bytes=SIZE))
+    spool.append([record("a")])
+
+    spool.append([record("b", stream="line-2")])
+
+    assert [(one.name, one.events) for one in spool.streams()] == [("line-1", 1), ("line-2", 1)]
+
+
+def test_drop_is_reported_once_and_only_what_is_new(path: Path) -> None:
+    spool = Spool(path, StreamLimit(max_bytes=2 * SIZE, when_full=WhenFull.OVERWRITE_OLDEST))
+    reports: list[tuple[str, str, int]] = []
+
+    def report(stream: str, reason: str, count: int) -> Record:
+        reports.append((stream, reason, count))
+        return record(f"report {len(reports)}", stream="events-device")
+
+    spool.append([record(str(number)) for number in range(5)])
+    assert spool.take_unreported_drops(report) == 1
+    assert spool.take_unreported_drops(report) == 0
+    spool.close()
+    spool = Spool(path, StreamLimit(max_bytes=2 * SIZE, when_full=WhenFull.OVERWRITE_OLDEST))
+    assert spool.take_unreported_drops(report) == 0
+    spool.append([record("5")])
+    assert spool.take_unreported_drops(report) == 1
+
+    assert reports == [("line-1", "overwritten", 3), ("line-1", "overwritten", 1)]
+    assert "report 1" in ids(spool)
+    assert dict(spool.streams()[1].dropped) == {"overwritten": 4}
+
+
+@pytest.mark.parametrize("alarm_every", [1, 2, 8, 20])
+def test_full_file_can_always_settle_in_order_of_delivery_and_append_again(
+    path: Path, alarm_every: int
+) -> None:
+    spool = Spool(path, StreamLimit(100 * 1024 * 1024), file_max_bytes=1024 * 1024)
+    appended = 0
+    with pytest.raises(SpoolFull, match="cap"):
+        while True:
+            batch = [record(new_event_id(), alarm=number % alarm_every == 0) for number in range(20)]
+            appended += spool.append(batch)
+    assert path.stat().st_size <= 1024 * 1024
+
+    settled = 0
+    while batch := spool.oldest(50):
+        settled += spool.settle([one.record.event_id for one in batch])
+
+    assert settled == appended
+    assert spool.append([record(new_event_id())]) == 1
+    assert path.stat().st_size <= 1024 * 1024
+
+
+def test_cap_holds_when_a_full_file_is_refilled_many_times(path: Path) -> None:
+    spool = Spool(path, StreamLimit(100 * 1024 * 1024), file_max_bytes=1024 * 1024)
+    for _ in range(10):
+        with pytest.raises(SpoolFull):
+            while True:
+                spool.append([record(new_event_id(), alarm=random.random() < 0.3) for _ in range(20)])
+
+        spool.settle([one.record.event_id for one in spool.oldest(100)])
+
+    assert path.stat().st_size <= 1024 * 1024
+
+
+# --- counted bytes and age -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("payload", [600, 1000, 1500])
+def test_file_stays_near_its_count(path: Path, payload: int) -> None:
+    spool = Spool(path, StreamLimit(100 * 1024 * 1024))
+    dice = random.Random(1)
+    for _ in range(60):
+        spool.append(
+            [
+                Record(
+                    new_event_id(), "predictions-line-1", "linewatch/v1/plant-1/line-1/station-1/inspection",
+                    bytes(dice.randrange(int(payload * 0.8), int(payload * 1.2))), dice.random() < 0.1,
+                )
+                for _ in range(50)
+            ]
+        )  # fmt: skip
+    counted = spool.streams()[0].bytes
+    spool.close()
+
+    size = path.stat().st_size
+
+    assert 0.75 < size / counted < 1.25
+
+
+def test_event_expires_by_the_spool_clock_and_is_counted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    spool = Spool(path, StreamLimit(max_age_s=60))
+    spool.append([record("old", alarm=True)])
+    now[0] += 40
+    spool.append([record("young")])
+    assert spool.expire() == 0
+    spool.close()
+    now[0] = 5.0  # a new boot: monotonic starts again, the spool clock goes on
+
+    spool = Spool(path, StreamLimit(max_age_s=60))
+    now[0] += 21
+
+    assert [round(one.age_s) for one in spool.oldest(2)] == [61, 21]
+    assert spool.expire() == 1
+    assert ids(spool) == ["young"]
+    assert dict(spool.streams()[0].dropped) == {"expired": 1}
+
+
+@pytest.mark.parametrize("jump_s", [-400 * 86400, 400 * 86400])
+def test_wall_clock_that_jumps_expires_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch, jump_s: float
+) -> None:
+    spool = Spool(path)
+    spool.append([record("a")])
+    wall = time.time() + jump_s
+    monkeypatch.setattr(time, "time", lambda: wall)
+
+    assert spool.expire() == 0
+    spool.close()
+    assert Spool(path).expire() == 0
+
+
+# --- damage and kills ------------------------------------------------------------------------------------------------
+
+
+def test_file_that_is_no_spool_says_so_and_is_left_alone(path: Path) -> None:
+    path.write_bytes(b"this is no database" * 1000)
+    before = path.read_bytes()
+
+    with pytest.raises(SpoolDamaged, match="move the file away"):
+        Spool(path)
+
+    assert path.read_bytes() == before
+
+
+def test_page_that_can_not_be_read_is_found_at_the_start(path: Path) -> None:
+    spool = Spool(path)
+    spool.append([record(new_event_id()) for _ in range(500)])
+    spool.close()
+    with path.open("r+b") as file:
+        file.seek(40 * PAGE_BYTES)
+        file.write(b"\xff" * 4 * PAGE_BYTES)
+
+    with pytest.raises(SpoolDamaged, match="move the file away"):
+        Spool(path)
+
+
+def test_every_acknowledged_row_and_its_count_survives_kill_9(path: Path) -> None:
+    dice = random.Random(7)
+    acknowledged: list[str] = []
+    for start in range(1, 21):
+        child = subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("spool_child.py"), path], stdout=subprocess.PIPE, text=True
+        )  # fmt: skip
+        assert child.stdout.readline() == f"epoch {start}\n"
+        for _ in range(dice.randrange(1, 12)):
+            acknowledged += child.stdout.readline().split()[1:]
+        time.sleep(dice.uniform(0, 0.005))  # where the kill falls, not a wait for something
+
+        child.kill()
+
+        rest = child.stdout.read().splitlines(keepends=True)
+        acknowledged += [one for line in rest if line.endswith("\n") for one in line.split()[1:]]
+        child.wait()
+        child.stdout.close()
+
+    spool = Spool(path)
+    stored = ids(spool)
+    assert len(acknowledged) > 100
+    assert set(acknowledged) <= set(stored)
+    assert len(stored) == len(set(stored)) == spool.counts()["judged"] == spool.streams()[0].stored
