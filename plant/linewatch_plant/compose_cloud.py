@@ -12,7 +12,6 @@ is a new account, with new certificates. /counts is for tests: what arrived and 
 import argparse
 import asyncio
 import contextlib
-import os
 import shutil
 import signal
 from pathlib import Path
@@ -35,7 +34,11 @@ PASSED_ON = ("authorization", "content-type")
 
 def hand_over(cloud: StandinCloud, directory: Path) -> None:
     """Writes the files that a device and a console need, each one whole or not at all."""
-    for name, source in (("ca", cloud.ca_file), ("certificate", cloud.certificate_file), ("key", cloud.key_file)):
+    for name, source in (
+        ("ca", cloud.ca_file),
+        ("certificate", cloud.certificate_file),
+        ("key", cloud.key_file),
+    ):
         _write(directory / "forwarder" / f"{name}.pem", source.read_text())
     _write(directory / "console" / "api-token", cloud.api_token)
 
@@ -46,7 +49,7 @@ def _write(path: Path, text: str) -> None:
     whole.unlink(missing_ok=True)
     whole.touch(mode=0o600)
     whole.write_text(text)
-    os.replace(whole, path)
+    whole.replace(path)
 
 
 def application(cloud: StandinCloud) -> Starlette:
@@ -112,7 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m linewatch_plant.compose_cloud", description=__doc__)
     parser.add_argument("--erp", required=True, metavar="HOST:PORT")
     parser.add_argument("--handover", type=Path, required=True, help="folder for certificates and token")
-    parser.add_argument("--directory", type=Path, default=Path("/tmp/cloud"), help="state; emptied at start")  # noqa: S108
+    parser.add_argument("--directory", type=Path, default=Path("/tmp/cloud"), help="state; emptied at start")
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on inside the container")
     parser.add_argument("--pilot", action="store_true", help="every work order awaits approval")
     arguments = parser.parse_args()
