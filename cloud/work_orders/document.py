@@ -18,7 +18,9 @@ def describe(
     pilot: bool,
 ) -> dict[str, Any]:
     """The order's facts. `events`: the CloudEvents of `decision.event_ids`, oldest first, at least one."""
-    last = events[-1]["data"]
+    # A product's risk may stay high over a good part; the bad ones tell what is wrong.
+    telling = [event for event in events if event["data"]["verdict"].get("result") != "OK"] or events
+    last = telling[-1]["data"]
     verdict, origin = last["verdict"], last["origin"]
     words = data.failure_mode(failure_mode)
     return {
@@ -33,7 +35,7 @@ def describe(
         "policy_version": data.version,
         "recommended_action": words.action(decision.risk),
         "time_to_failure": time_to_failure(verdict.get("time_to_failure"), last.get("cycle_period_s")),
-        "evidence": [evidence for event in events for evidence in event["data"].get("evidence", [])],
+        "evidence": [evidence for event in telling for evidence in event["data"].get("evidence", [])],
         "event_ids": list(decision.event_ids),
         "model": {name: verdict.get("model", {}).get(name) for name in ("name", "version", "digest")},
     }

@@ -144,16 +144,17 @@ def decide(observations: Iterable[Observation], failure_mode: str, rule: Rule, l
     for band in audible:
         for places in runs:
             for last, place in enumerate(places):
-                over = [
-                    p for p in places[max(0, last + 1 - rule.observations) : last + 1] if band.holds(p.low)
-                ]
-                if place not in over or len(over) < rule.needed or place.event_id is None:
+                recent = places[max(0, last + 1 - rule.observations) : last + 1]
+                # A gap is never over, even where the parts before it keep the mean high: it may turn out to be a
+                # part that was not judged and takes no place at all.
+                over = [p for p in recent if p.event_id and band.holds(p.low)]
+                if place not in over or len(over) < rule.needed:
                     continue
-                crossed.add(place.event_id)
+                ids = tuple(p.event_id for p in over if p.event_id)
+                crossed.add(ids[-1])
                 if chosen in (None, band.name):
-                    chosen = band.name
+                    chosen, event_ids = band.name, ids
                     risk = max(risk, *(p.low for p in over))
-                    event_ids = tuple(p.event_id for p in over if p.event_id)
     return Decision(chosen, risk, event_ids, frozenset(crossed), _cleared_at(runs, rule, latch))
 
 

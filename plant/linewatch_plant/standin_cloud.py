@@ -9,16 +9,11 @@ stopped. What it does not do is listed in cloud/README.md.
 """
 
 import argparse
-import contextlib
 import json
-import os
-import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
-import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -32,13 +27,11 @@ from botocore.config import Config
 from linewatch_plant import provisioning
 from linewatch_plant.erp_simulator import DEFAULT_CLIENT_ID, DEFAULT_SECRET
 from linewatch_plant.lambda_package import ROOT, code_zip, layer_zip
-from linewatch_plant.processes import PlantError, free_port
+from linewatch_plant.ministack_process import REGION, delete, end, launched
+from linewatch_plant.processes import PlantError
 
-REGION = "eu-central-1"
 # ministack takes any; "test" may do everything, as an account's administrator.
 ADMINISTRATOR = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
-START_S = 60.0
-STOP_S = 5.0
 # For the demo and tests: what takes minutes in a plant takes seconds here.
 QUICK = {"RetryBaseSeconds": "2", "SettleSeconds": "2", "LeaseSeconds": "10", "MaximumConcurrency": "2"}
 
@@ -83,11 +76,9 @@ class StandinCloud:
         """
         place = directory or Path(tempfile.mkdtemp(prefix="linewatch-cloud-"))
         place.mkdir(parents=True, exist_ok=True)
-        http_port, mqtt_port = free_port(), free_port()
-        process = _launch(place, http_port, mqtt_port, enforce_policies)
+        process, http_port, mqtt_port = launched(place, enforce_policies)
         try:
             endpoint = f"http://127.0.0.1:{http_port}"
-            _wait_until_up(endpoint, process, place)
             wanted = {
                 "ErpBaseUrl": erp_url,
                 "PilotMode": "true" if pilot else "false",
@@ -120,10 +111,15 @@ class StandinCloud:
             if warm:
                 cloud.warm_up()
         except BaseException:
-            _end(process)
-            _delete(place, everything=directory is None)
+            end(process)
+            delete(place, everything=directory is None)
             raise
         return cloud
+
+    @property
+    def pid(self) -> int:
+        """Of ministack, and id of the process group of it and its Lambda workers."""
+        return self._process.pid
 
     def client(self, service: str) -> Any:
         """A boto3 client of the stand-in, as administrator."""
@@ -207,8 +203,8 @@ class StandinCloud:
 
     def stop(self) -> None:
         """Ends ministack and its Lambda workers and deletes what they wrote; the log stays where a directory was given."""
-        _end(self._process)
-        _delete(self.directory, everything=self.directory.name.startswith("linewatch-cloud-"))
+        end(self._process)
+        delete(self.directory, everything=self.directory.name.startswith("linewatch-cloud-"))
 
     def scan(self, output: str) -> list[dict[str, Any]]:
         """Every item of a table, named by the template's output, such as "EventsTable"."""
@@ -219,59 +215,6 @@ class StandinCloud:
         return [item for page in pages for item in page["Items"]]
 
 
-def _launch(place: Path, http_port: int, mqtt_port: int, enforce_policies: bool) -> subprocess.Popen[bytes]:
-    scratch = place / "scratch"
-    scratch.mkdir(exist_ok=True)
-    # Lambda workers inherit this environment: nothing of ours may be in it.
-    environment = {
-        "PATH": os.environ.get("PATH", os.defpath),
-        "HOME": str(scratch),
-        "TMPDIR": str(scratch),
-        "GATEWAY_PORT": str(http_port),
-        "BIND_HOST": "127.0.0.1",
-        "MINISTACK_HOST": "localhost",
-        "MINISTACK_REGION": REGION,
-        "IOT_MTLS_PORT": str(mqtt_port),
-        "LAMBDA_EXECUTOR": "local",
-        "LAMBDA_WARM_TTL_SECONDS": "86400",
-        "SFTP_ENABLED": "0",
-        "DOCKER_HOST": f"unix://{scratch}/no-docker.sock",
-        "AUTH": "true" if enforce_policies else "false",
-        "PERSIST_STATE": "0",
-        "STATE_DIR": str(scratch / "state"),
-        "S3_DATA_DIR": str(scratch / "s3"),
-        "LOG_LEVEL": "INFO",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "PYTHONUNBUFFERED": "1",
-    }
-    with (place / "ministack.log").open("ab") as output:
-        return subprocess.Popen(
-            [sys.executable, "-m", "linewatch_plant.ministack_launcher"],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=output,
-            cwd=scratch,
-            start_new_session=True,
-        )
-
-
-def _wait_until_up(endpoint: str, process: subprocess.Popen[bytes], place: Path) -> None:
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            words = (place / "ministack.log").read_text(errors="replace").splitlines()[-5:]
-            raise PlantError("the stand-in cloud ended at its start:\n" + "\n".join(words))
-        with contextlib.suppress(requests.RequestException):
-            if requests.get(f"{endpoint}/_ministack/health", timeout=2).ok:
-                return
-        time.sleep(0.05)
-    raise PlantError(
-        f"the stand-in cloud did not answer within {START_S:.0f} s; see {place / 'ministack.log'}"
-    )
-
-
 def _client(endpoint: str, service: str) -> Any:
     config = Config(retries={"mode": "standard", "max_attempts": 3}, max_pool_connections=20)
     return boto3.client(service, endpoint_url=endpoint, region_name=REGION, config=config, **ADMINISTRATOR)
@@ -279,20 +222,6 @@ def _client(endpoint: str, service: str) -> Any:
 
 def _client_of(endpoint: str) -> provisioning.Clients:
     return lambda service: _client(endpoint, service)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends the process group, workers included. Nothing is kept, so there is nothing to wait for politely."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(STOP_S)
-    if process.stdin:
-        process.stdin.close()
-
-
-def _delete(place: Path, *, everything: bool) -> None:
-    shutil.rmtree(place if everything else place / "scratch", ignore_errors=True)
 
 
 def main() -> None:
@@ -308,6 +237,7 @@ def main() -> None:
     cloud = StandinCloud.start(arguments.directory, arguments.erp_url, pilot=arguments.pilot)
     try:
         names = (
+            "pid",
             "endpoint_url",
             "mqtt_host",
             "mqtt_port",
@@ -323,6 +253,8 @@ def main() -> None:
     finally:
         cloud.stop()
 
+
+__all__ = ["REGION", "StandinCloud"]
 
 if __name__ == "__main__":
     main()
