@@ -102,7 +102,10 @@ def read_event(payload: bytes) -> Part | Skipped | Dropped:
 
 
 def _part(event_id: str, inspection: event_pb2.Inspection) -> Part:
+    # json_format takes a text for a message and leaves it empty, so what must be there is asked for.
     origin = inspection.origin
+    if not origin.HasField("taken_at"):
+        raise NotAnEvent("it does not say when the part was taken")
     files = {one.kind: f"/evidence/{one.path}" for one in inspection.evidence if is_evidence_path(one.path)}
     shared: dict[str, Any] = {
         "event_id": event_id,
@@ -115,13 +118,16 @@ def _part(event_id: str, inspection: event_pb2.Inspection) -> Part:
         "window": files.get("window", ""),
         "frame_to_verdict_s": _finite(inspection, "frame_to_verdict_s"),
     }
-    if inspection.WhichOneof("outcome") != "verdict":
+    outcome = inspection.WhichOneof("outcome")
+    if outcome == "not_inspected":
         why = inspection.not_inspected
         return Part(**shared, result=NOT_INSPECTED, reason=_text(why.reason), message=_text(why.message))
     verdict = inspection.verdict
+    if outcome != "verdict" or verdict.result not in _RESULTS:
+        raise NotAnEvent("it has neither a verdict with a result nor a reason for having none")
     return Part(
         **shared,
-        result=_RESULTS.get(verdict.result, NOT_INSPECTED),
+        result=_RESULTS[verdict.result],
         label=_text(verdict.label),
         score=_finite(verdict, "score"),
         severity=_finite(verdict, "severity"),

@@ -8,8 +8,8 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import Broker, CloudServer, Console, Start, inspection, wait_for
-from stand_in_cloud import work_order
+from console_process import Broker, CloudServer, Console, Start, inspection, wait_for
+from console_stand_in import work_order
 
 Publish = Callable[[str, bytes | dict[str, Any]], None]
 TOPIC = "linewatch/v1/plant-1/line-1/station-1/inspection"
@@ -26,7 +26,13 @@ def has_part(part_id: str) -> Callable[[str, dict[str, Any]], bool]:
 
 def has_order(reference: str, status: str) -> Callable[[str, dict[str, Any]], bool]:
     def found(kind: str, content: dict[str, Any]) -> bool:
-        orders = content["orders"]["orders"] if kind == "snapshot" else content["orders"] if kind == "orders" else []
+        orders = (
+            content["orders"]["orders"]
+            if kind == "snapshot"
+            else content["orders"]
+            if kind == "orders"
+            else []
+        )
         return any(order["reference"] == reference and order["status"] == status for order in orders)
 
     return found
@@ -35,7 +41,11 @@ def has_order(reference: str, status: str) -> Callable[[str, dict[str, Any]], bo
 def link_is(state: str, detail: str = "") -> Callable[[str, dict[str, Any]], bool]:
     def found(kind: str, content: dict[str, Any]) -> bool:
         panel = content["orders"] if kind == "snapshot" else content
-        return kind in {"snapshot", "orders"} and panel["link"]["state"] == state and detail in panel["link"]["detail"]
+        return (
+            kind in {"snapshot", "orders"}
+            and panel["link"]["state"] == state
+            and detail in panel["link"]["detail"]
+        )
 
     return found
 
@@ -64,15 +74,30 @@ def test_page_that_comes_back_misses_nothing(console: Console, publish: Publish)
 
 
 def test_statuses_reach_the_page(console: Console, publish: Publish) -> None:
-    stream = {"name": "predictions-line-1", "events": 3, "bytes": 900, "max_bytes": 10485760, "oldest_age_s": 4.5}
+    stream = {
+        "name": "predictions-line-1",
+        "events": 3,
+        "bytes": 900,
+        "max_bytes": 10485760,
+        "oldest_age_s": 4.5,
+    }
     uplink = {"connected": False, "since": "2026-11-21T04:01:00Z", "detail": "timed out"}
-    publish("linewatch/v1/plant-1/device/forwarder/status", {"state": "offline-uplink", "uplink": uplink, "streams": [stream]})
-    publish("linewatch/v1/plant-1/line-1/station-1/status", {"state": "running", "sent": 5, "spool": {"events": 1}})
+    publish(
+        "linewatch/v1/plant-1/device/forwarder/status",
+        {"state": "offline-uplink", "uplink": uplink, "streams": [stream]},
+    )
+    publish(
+        "linewatch/v1/plant-1/line-1/station-1/status",
+        {"state": "running", "sent": 5, "spool": {"events": 1}},
+    )
 
     def both(content: dict[str, Any]) -> bool:
         return bool(content["forwarder"]["streams"]) and any(tile["status"] for tile in content["tiles"])
 
-    snapshot = wait_for("both statuses", lambda: next((c for _, _, c in console.messages(lambda k, _: k == "snapshot") if both(c)), None))
+    snapshot = wait_for(
+        "both statuses",
+        lambda: next((c for _, _, c in console.messages(lambda k, _: k == "snapshot") if both(c)), None),
+    )
 
     assert snapshot["forwarder"]["uplink"] == uplink
     assert snapshot["forwarder"]["streams"][0]["oldest_age_s"] == 4.5
@@ -217,7 +242,9 @@ def test_cloud_that_goes_away_is_told_and_comes_back(console: Console, cloud: Cl
     assert console.decide("lw-1", "approve", "").status_code == 200
 
 
-@pytest.mark.parametrize(("status", "detail"), [(401, "does not accept the token"), (500, "failed with HTTP 500")])
+@pytest.mark.parametrize(
+    ("status", "detail"), [(401, "does not accept the token"), (500, "failed with HTTP 500")]
+)
 def test_cloud_that_refuses_is_told(console: Console, cloud: CloudServer, status: int, detail: str) -> None:
     cloud.stand_in.fails_with = status
 
@@ -236,7 +263,10 @@ def test_console_starts_and_stays_without_broker_and_cloud(start: Start, broker:
 
     assert console.http.get("/").status_code == 200
     health = console.http.get("/healthz")
-    assert (health.status_code, health.json()) == (200, {"state": "serving", "broker": "not connected", "cloud_api": "off"})
+    assert (health.status_code, health.json()) == (
+        200,
+        {"state": "serving", "broker": "not connected", "cloud_api": "off"},
+    )
 
     broker.start()
 
@@ -276,12 +306,17 @@ def test_other_machines_sign_in_first(start: Start, tmp_path: Path) -> None:
     console = start(CONSOLE_HOST="127.0.0.1", CONSOLE_PASSWORD_FILE=str(tmp_path / "password"))
     (console.evidence_dir / "frame.jpg").write_bytes(b"x")
 
-    closed = [console.http.get(path).status_code for path in ("/", "/api/stream", "/evidence/frame.jpg", "/metrics", "/api/work-orders/lw-1")]
+    closed = [
+        console.http.get(path).status_code
+        for path in ("/", "/api/stream", "/evidence/frame.jpg", "/metrics", "/api/work-orders/lw-1")
+    ]
     assert closed == [303, 401, 401, 401, 401]
     assert console.http.get("/healthz").status_code == 200
 
     def sign_in(password: str, origin: str = console.url) -> int:
-        return console.http.post("/login", data={"password": password}, headers={"Origin": origin}).status_code
+        return console.http.post(
+            "/login", data={"password": password}, headers={"Origin": origin}
+        ).status_code
 
     assert sign_in("wrong") == 401
     assert sign_in("correct horse battery", "http://elsewhere.example") == 403

@@ -3,7 +3,8 @@ import socket
 from pathlib import Path
 
 import pytest
-from conftest import Console, Start
+from console_process import Console, Start
+
 from linewatch_console.evidence import is_evidence_path, read_evidence
 
 TRICKS = [

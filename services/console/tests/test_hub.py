@@ -2,6 +2,7 @@
 import json
 
 import pytest
+
 from linewatch_console.hub import QUEUED_MESSAGES, RING_MESSAGES, Client, Hub, TooManyClients
 
 

@@ -2,7 +2,8 @@
 import json
 
 import pytest
-from conftest import PLACE, inspection
+from console_process import PLACE, inspection
+
 from linewatch.v1 import event_pb2
 from linewatch_console.inspection import Dropped, NotAnEvent, Part, Skipped, read_event
 from linewatch_runtime.events import envelope, new_event_id, origin
@@ -59,7 +60,15 @@ def test_what_is_no_event_is_refused(payload: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["../../etc/passwd", "//elsewhere.example/x.jpg", "javascript:alert(1)", "x.html", "a b.jpg", '"><img>.jpg']
+    "path",
+    [
+        "../../etc/passwd",
+        "//elsewhere.example/x.jpg",
+        "javascript:alert(1)",
+        "x.html",
+        "a b.jpg",
+        '"><img>.jpg',
+    ],
 )
 def test_evidence_path_that_is_none_gets_no_address(path: str) -> None:
     part = read_event(with_data(evidence=[{"kind": "frame", "path": path}]))

@@ -13,7 +13,12 @@ README = Path(__file__).parents[1] / "README.md"
 def run(environment: dict[str, str], **settings: str) -> tuple[int, str]:
     """Starts the console with settings that it must refuse."""
     done = subprocess.run(
-        [sys.executable, "-m", "linewatch_console"], env=environment | settings, capture_output=True, text=True, timeout=20, check=False
+        [sys.executable, "-m", "linewatch_console"],
+        env=environment | settings,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
     )
     return done.returncode, done.stderr
 
@@ -62,7 +67,11 @@ def test_readme_lists_every_setting_as_it_is() -> None:
     rows = re.findall(r"^\| `(CONSOLE_\w+)` \| (.*?) \| (.*?) \|$", README.read_text(), re.MULTILINE)
 
     expected = [
-        (f"CONSOLE_{name.upper()}", "" if field.default in (None, "") else f"`{field.default}`", " ".join((field.description or "").split()))
+        (
+            f"CONSOLE_{name.upper()}",
+            "" if field.default in (None, "") else f"`{field.default}`",
+            " ".join((field.description or "").split()),
+        )
         for name, field in Settings.model_fields.items()
     ]
     assert rows == expected

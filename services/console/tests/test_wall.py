@@ -10,8 +10,17 @@ class Clock:
         return self.now
 
 
-def part(sequence: int, result: str = "OK", epoch: int = 1, event_id: str = "", taken_at: float = 0.0, **more: object) -> Part:
-    return Part(event_id or f"{epoch}-{sequence}", f"part {sequence}", epoch, sequence, taken_at, result, **more)  # type: ignore[arg-type]
+def part(
+    sequence: int,
+    result: str = "OK",
+    epoch: int = 1,
+    event_id: str = "",
+    taken_at: float = 0.0,
+    **more: object,
+) -> Part:
+    return Part(
+        event_id or f"{epoch}-{sequence}", f"part {sequence}", epoch, sequence, taken_at, result, **more
+    )  # type: ignore[arg-type]
 
 
 def test_event_that_comes_twice_counts_once() -> None:
