@@ -39,6 +39,16 @@ types: setup ## mypy, strict
 faults-short: setup ## kill processes on purpose and count
 	$(RUN) -m pytest -m faults tests/faults $(ARGS)
 
+.PHONY: compose
+compose: ## the same system in containers (needs Docker); prints the page's address and password
+	@docker compose up --build --wait
+	@echo "console: http://127.0.0.1:$${LINEWATCH_CONSOLE_PORT:-8080}/  password: $$(docker compose exec -T console cat /run/linewatch/page-password)"
+
+.PHONY: containers
+containers: setup ## build the images and test the compose stack; ENGINE=1 installs Docker on a root Debian first
+	@$(if $(ENGINE),tools/containers/engine)
+	@$(RUN) -m pytest -m containers tests/containers $(ARGS)
+
 .PHONY: evaluate
 evaluate: setup ## metrics of a committed model: MODEL=pv-el-cells DATA=dir JSON=file SPLIT=test
 	@$(RUN) -m linewatch_models.evaluate --model "$(MODEL)" --data "$(DATA)" $(if $(JSON),--json "$(JSON)") \
