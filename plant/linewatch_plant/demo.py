@@ -91,10 +91,10 @@ def _plant_options(options: argparse.Namespace, script: Script) -> PlantOptions:
         camera = replace(camera, model=options.model)
     # Capture takes 0 for endless; a line without a part is left out.
     stations = tuple(one for one in (camera, machine) if not script.parts or one.parts)
-    models_dir = options.models_dir.resolve() if options.models_dir else REPOSITORY / "models"
+    own = (options.models_dir.resolve(),) if options.models_dir else ()
     console_port = options.console_port or (8080 if port_is_free(8080) else None)
     return PlantOptions(
-        run_dir=BUILD / "demo", stations=stations, broker=options.broker, models_dir=models_dir,
+        run_dir=BUILD / "demo", stations=stations, broker=options.broker, models_dirs=(*own, REPOSITORY / "models"),
         console_port=console_port, pilot=options.pilot,
     )  # fmt: skip
 
@@ -108,7 +108,7 @@ async def _demo(plant_options: PlantOptions, script: Script, json_file: Path) ->
             view = View(plant.console_url)
             listener = Connection(
                 Endpoint("127.0.0.1", plant.ports["mqtt"], "demo-view"),
-                Subscriptions(["linewatch/v1/+/+/+/inspection"]),
+                Subscriptions([f"linewatch/v1/+/+/+/{kind}" for kind in ("inspection", "engine", "status")]),
             )
             tasks = [
                 asyncio.create_task(listener.run(), name="listen"),

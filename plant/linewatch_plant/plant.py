@@ -60,15 +60,19 @@ class PlantOptions:
 
     Attributes:
         run_dir: state, logs and evidence of this run; emptied at start.
-        models_dirs: where model packages lie, each models/<name>/releases/<version>/.
+        models_dirs: where model packages lie, each <dir>/<name>/releases/<version>/; the first that has a model gives it.
+        trusted_keys_dirs: where the public keys lie that may have signed them; dirs that are missing are left out.
         pilot: every work order awaits approval.
     """
 
     run_dir: Path
     stations: tuple[Station, ...]
     broker: str = EMBEDDED
-    models_dir: Path = REPOSITORY / "models"
-    trusted_keys_dir: Path | None = None
+    models_dirs: tuple[Path, ...] = (REPOSITORY / "models",)
+    trusted_keys_dirs: tuple[Path, ...] = (
+        REPOSITORY / "models" / "trusted-keys",
+        REPOSITORY / "build" / "trusted-keys",
+    )
     console_port: int | None = None
     pilot: bool = False
 
@@ -210,16 +214,14 @@ class Plant:
         }
 
     def _inference(self) -> dict[str, str]:
-        environment = {
+        return {
             **self._common("INFERENCE", "inference"),
             "INFERENCE_HOST": "127.0.0.1",
             "INFERENCE_PORT": str(self.ports["inference"]),
-            "INFERENCE_MODELS_DIR": str(self.options.models_dir),
+            "INFERENCE_MODELS_DIR": str(self.options.run_dir / "models"),
+            "INFERENCE_TRUSTED_KEYS_DIR": str(self.options.run_dir / "trusted-keys"),
             "INFERENCE_MODELS": ",".join(sorted({station.model for station in self.options.stations})),
         }
-        if self.options.trusted_keys_dir:
-            environment["INFERENCE_TRUSTED_KEYS_DIR"] = str(self.options.trusted_keys_dir)
-        return environment
 
     def _capture(self, station: Station) -> dict[str, str]:
         return {
@@ -268,6 +270,7 @@ async def running_plant(options: PlantOptions) -> AsyncIterator[Plant]:
         shutil.rmtree(options.run_dir)
     (options.run_dir / "logs").mkdir(parents=True)
     (options.run_dir / "evidence").mkdir()
+    _place_models(options)
     plant = Plant(options)
     cloud = None
     try:
@@ -280,6 +283,26 @@ async def running_plant(options: PlantOptions) -> AsyncIterator[Plant]:
             # The stand-in's start runs in a thread; it must come back before it can be stopped.
             await asyncio.wait([cloud], timeout=5.0)
         await plant.stop()
+
+
+def _place_models(options: PlantOptions) -> None:
+    """Puts the models that the stations name, and the keys that may have signed them, where the device has them."""
+    models, keys = options.run_dir / "models", options.run_dir / "trusted-keys"
+    models.mkdir()
+    keys.mkdir()
+    for name in {station.model.partition(":")[0] for station in options.stations}:
+        found = next(
+            (place / name for place in options.models_dirs if (place / name / "releases").is_dir()), None
+        )
+        if found is None:
+            places = ", ".join(str(place) for place in options.models_dirs)
+            raise PlantError(
+                f"MODEL={name}: there is no {name}/releases/<version>/ in {places}; make one with `make package`"
+            )
+        (models / name).symlink_to(found.resolve())
+    for directory in options.trusted_keys_dirs:
+        for key in directory.glob("*.pem"):
+            shutil.copy(key, keys)
 
 
 __all__ = ["Plant", "PlantError", "PlantOptions", "Station", "running_plant", "sample_stations"]

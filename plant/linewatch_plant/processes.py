@@ -15,6 +15,10 @@ from pathlib import Path
 STOP_S = 7.0
 """Seconds from SIGTERM to SIGKILL; with what follows, a stop of the whole plant stays under 10 s."""
 
+SHORTEST_WAIT_S, LONGEST_WAIT_S = 0.2, 5.0
+STABLE_S = 2.0
+"""A service that lived so long is started again after the shortest wait; one that dies at once waits longer each time."""
+
 _PR_SET_PDEATHSIG = 1
 BAD_SETTINGS = 2
 
@@ -96,16 +100,20 @@ class Processes:
 
     async def watch(self, service: Service) -> None:
         """Starts the service again whenever it dies. Raises PlantError when its settings are wrong."""
-        delay_s = 0.2
+        delay_s = SHORTEST_WAIT_S
+        clock = asyncio.get_running_loop()
         while True:
             assert service.process is not None
+            started = clock.time()
             code = await service.process.wait()
             if self.stopping:
                 return
             if code == BAD_SETTINGS:
                 raise PlantError(f"{service.name} can't start: {self.last_words(service.name)}")
+            delay_s = (
+                SHORTEST_WAIT_S if clock.time() - started > STABLE_S else min(LONGEST_WAIT_S, delay_s * 2)
+            )
             await asyncio.sleep(delay_s)
-            delay_s = min(5.0, delay_s * 2)
             await self.start(service)
 
     def last_words(self, name: str, lines: int = 3) -> str:

@@ -6,6 +6,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -42,17 +43,40 @@ class View:
         self.lines: dict[str, LineView] = {}
         self.phase = "starting"
         self.first_verdict_at: float | None = None
+        self.notes: dict[str, str] = {}
+        """What somebody of the device has to say, by station."""
 
     def hear(self, message: Message) -> None:
-        """Takes one inspection event in; anything else is ignored."""
+        """Takes one message of the device in; what can't be read is left to the services to tell."""
+        station, kind = "/".join(message.topic.split("/")[3:5]), message.topic.rsplit("/", 1)[-1]
         try:
-            event = json.loads(message.payload)
-            data = event["data"]
-        except (ValueError, KeyError, TypeError):
+            document = json.loads(message.payload)
+            if kind == "inspection":
+                self._inspection(station, document)
+            elif kind == "engine":
+                self._engine(document)
+            elif kind == "status":
+                self._status(station, document)
+        except (ValueError, KeyError, TypeError, AttributeError):
             return
-        if event.get("type") not in {"InferenceCompleted", "InferenceError"}:
+
+    def _engine(self, event: dict[str, Any]) -> None:
+        if event["type"] in {"ModelLoadError", "EngineError"}:
+            self.notes["inference"] = f"{event['type']}: {event['data'].get('message', '')}"
+        elif event["type"] == "ModelLoadSuccess":
+            self.notes.pop("inference", None)
+
+    def _status(self, station: str, status: dict[str, Any]) -> None:
+        if status.get("state") in {"waiting", "stopped", "full"} and status.get("detail"):
+            self.notes[station] = str(status["detail"])
+        else:
+            self.notes.pop(station, None)
+
+    def _inspection(self, station: str, event: dict[str, Any]) -> None:
+        if event["type"] not in {"InferenceCompleted", "InferenceError"}:
             return
-        line = self.lines.setdefault("/".join(message.topic.split("/")[3:5]), LineView())
+        data = event["data"]
+        line = self.lines.setdefault(station, LineView())
         verdict = data.get("verdict")
         line.part = str(data.get("part_id", "-"))
         line.result = str(verdict["result"]) if verdict else "not inspected"
@@ -73,7 +97,7 @@ class View:
         console = Text.assemble(
             "console  ", (self._console_url, "underline blue"), "   Ctrl-C stops everything"
         )
-        trouble = Text(_restarts(restarted), style="yellow")
+        trouble = Text("\n".join(self._trouble(restarted)), style="yellow")
         return Panel(
             Group(self._lines(), self._hops(counts), trouble, console), title=title, title_align="left"
         )
@@ -85,8 +109,16 @@ class View:
             f"{self.phase}: parts {parts['judged']} judged, {parts['not_inspected']} not inspected, {parts['skipped']} skipped"
             f" | events {events['published']} published, {events['stored']} stored, {events['delivered']} delivered,"
             f" {events['enriched']} enriched, backlog {counts.backlog}"
-            f" | orders {orders['created']} created, {orders['awaiting_approval']} awaiting approval{_restarts(restarted)}"
+            f" | orders {orders['created']} created, {orders['awaiting_approval']} awaiting approval"
+            + "".join(f" | {told}" for told in self._trouble(restarted))
         )
+
+    def _trouble(self, restarted: Mapping[str, int]) -> list[str]:
+        told = [f"{who}: {what}" for who, what in sorted(self.notes.items())]
+        if restarted:
+            names = ", ".join(f"{name} {count}x" for name, count in sorted(restarted.items()))
+            told.append(f"started again: {names} (see build/demo/logs)")
+        return told
 
     def _lines(self) -> Table:
         table = Table(expand=True, box=None, pad_edge=False)
@@ -131,11 +163,6 @@ class View:
                 cells.append(f"[{style}]waiting for the cloud [bold]{counts.backlog}[/bold][/{style}]")
             table.add_row(f"[dim]{name}[/dim]", "  ".join(cells))
         return table
-
-
-def _restarts(restarted: Mapping[str, int]) -> str:
-    told = ", ".join(f"{name} {count}x" for name, count in sorted(restarted.items()))
-    return f" | started again: {told} (see build/demo/logs)" if told else ""
 
 
 def _rate(seen: deque[float]) -> float:
