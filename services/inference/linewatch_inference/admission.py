@@ -17,11 +17,17 @@ class Admission:
         self._queue_limit = queue_limit
         self._lock = threading.Lock()
         self._waiting = 0
+        self._busy = 0
 
     @property
     def waiting(self) -> int:
         """Parts that wait for a worker now."""
         return self._waiting
+
+    @property
+    def busy(self) -> int:
+        """Workers that judge a part now."""
+        return self._busy
 
     @contextlib.contextmanager
     def worker(self, budget_s: float | None) -> Iterator[float]:
@@ -34,9 +40,13 @@ class Admission:
         started = time.perf_counter()
         if not self._free.acquire(blocking=False):
             self._wait(budget_s)
+        with self._lock:
+            self._busy += 1
         try:
             yield time.perf_counter() - started
         finally:
+            with self._lock:
+                self._busy -= 1
             self._free.release()
 
     def _wait(self, budget_s: float | None) -> None:

@@ -35,6 +35,7 @@ class Metrics:
             ["model", "version", "digest", "variant", "provider"], registry=registry,
         )  # fmt: skip
         self._waiting = Gauge(f"{_PREFIX}waiting", "Parts that wait for a worker", registry=registry)
+        self._busy = Gauge(f"{_PREFIX}busy_workers", "Workers that judge a part", registry=registry)
 
     def counted(self, model: Reference | None, outcome: str) -> None:
         """One request ended. `model` is None when there was no such model."""
@@ -54,9 +55,10 @@ class Metrics:
         """A model was unloaded or replaced."""
         self._models.remove(*_info(model))
 
-    def watch_queue(self, waiting: Callable[[], int]) -> None:
-        """Reads the queue's length whenever it is asked for."""
+    def watch(self, waiting: Callable[[], int], busy: Callable[[], int]) -> None:
+        """Reads the queue's length and the busy workers whenever it is asked for."""
         self._waiting.set_function(waiting)
+        self._busy.set_function(busy)
 
 
 def _info(model: Reference) -> tuple[str, ...]:

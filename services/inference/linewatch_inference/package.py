@@ -168,7 +168,7 @@ def _read(directory: Path, name: str, max_bytes: int) -> bytes:
 
 def _check_signature(directory: Path, text: bytes, trusted_keys: Sequence[Ed25519PublicKey]) -> None:
     try:
-        signature = base64.b64decode(_read(directory, SIGNATURE, 1024).strip(), validate=True)
+        signature = base64.b64decode(_read(directory, SIGNATURE, 1024).removesuffix(b"\n"), validate=True)
     except binascii.Error as error:
         raise PackageRefused(f"{SIGNATURE}: is no base64; sign the package again") from error
     for key in trusted_keys:

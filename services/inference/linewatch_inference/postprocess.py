@@ -12,6 +12,8 @@ from linewatch_inference.metadata import Description, Thresholds
 from linewatch_inference.verdict import Floats, Pixels, Region, Result, TimeToFailure, Verdict
 
 MAX_REGIONS = 16
+MIN_REGION_PX = 10.0
+"""Smaller places, in pixels of the source, are noise of the heat map; vision_metrics counts blobs from here on, too."""
 
 Outputs = Mapping[str, NDArray[np.generic]]
 """By role, each with the batch of one part in front."""
@@ -150,6 +152,8 @@ def regions(description: Description, planes: Floats, source_size: tuple[int, in
         count, places, stats, _ = cv2.connectedComponentsWithStats(marked, connectivity=8)
         for place in range(1, count):
             left, top, wide, high, area = (int(value) for value in stats[place])
+            if area * scale_x * scale_y < MIN_REGION_PX:
+                continue
             box = np.s_[top : top + high, left : left + wide]
             peak = float(plane[box][places[box] == place].max())
             found.append(
