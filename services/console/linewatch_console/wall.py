@@ -101,14 +101,16 @@ class Station:
         return points
 
     def _shown(self) -> dict[str, Any] | None:
-        """The last part, with a picture: its own evidence, else the station's latest."""
+        """The last part, with a picture: its own evidence, else the station's latest.
+
+        The latest may already be the next part's, so nothing is marked on it.
+        """
         if self.last is None:
             return None
         shown = asdict(self.last)
         if self.kind == "camera" and not shown["frame"]:
-            latest = f"/evidence/latest/{self.line}/{self.station}"
-            shown["frame"] = f"{latest}.jpg?part={self.last.event_id}"
-            shown["heatmap"] = shown["heatmap"] or f"{latest}.png?part={self.last.event_id}"
+            shown["frame"] = f"/evidence/latest/{self.line}/{self.station}.jpg?part={self.last.event_id}"
+            shown["heatmap"], shown["regions"] = "", []
         return shown
 
 

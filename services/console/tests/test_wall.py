@@ -111,9 +111,11 @@ def test_skipped_parts_are_counted() -> None:
     assert wall.snapshot()[0]["counts"]["skipped"] == 3
 
 
-def test_ok_part_without_evidence_of_its_own_shows_the_latest_picture() -> None:
+def test_part_without_picture_of_its_own_shows_the_latest_unmarked() -> None:
     wall = Wall(Clock())
 
-    wall.take("line-1", "station-1", part(1))
+    wall.take("line-1", "station-1", part(1, "NG", regions=[{"label": "crack"}]))
 
-    assert wall.snapshot()[0]["last"]["frame"] == "/evidence/latest/line-1/station-1.jpg?part=1-1"
+    last = wall.snapshot()[0]["last"]
+    assert last["frame"] == "/evidence/latest/line-1/station-1.jpg?part=1-1"
+    assert last["regions"] == []  # it may be the next part's picture already

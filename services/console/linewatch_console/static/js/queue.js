@@ -27,7 +27,7 @@ function uplink(forwarder, isHeard) {
   return el("div", { class: "uplink" },
     !isHeard ? state("none", "dash", "Not known") : link.connected ? state("ok", "linked", "Online") : state("ng", "broken", "Offline"),
     !isHeard && el("p", {}, "Last heard before the broker went away:"),
-    el("p", {}, `Uplink ${link.connected ? "online" : "offline"} ${since}`),
+    el("p", {}, isHeard ? since.replace("s", "S") : `uplink ${link.connected ? "online" : "offline"} ${since}`),
     el("p", {}, waiting ? `${format.count(waiting)} event${waiting === 1 ? "" : "s"} waiting` : "Nothing is waiting"),
     full && el("p", {}, el("b", {}, "Full: "), full.full),
     link.detail && el("p", { class: "muted" }, link.detail));
