@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 
 from linewatch.v1 import event_pb2, verdict_pb2
-from linewatch_inference.open_inference import service_version
+from linewatch_inference.open_inference import SERVICE_VERSION
 from linewatch_inference.repository import IndexEntry
 from linewatch_inference.verdict import Reference
 from linewatch_runtime.events import DEVICE_LINE, Place, envelope, new_event_id, origin, stream_of
@@ -67,7 +67,7 @@ class SpooledEvents:
 
     async def _store(self, event: str, model: Reference | None, message: str) -> None:
         data = event_pb2.Engine(
-            origin=origin(self._place, self._epoch, next(self._sequence)), service_version=service_version()
+            origin=origin(self._place, self._epoch, next(self._sequence)), service_version=SERVICE_VERSION
         )
         if model:
             data.model.CopyFrom(_told(model))

@@ -4,7 +4,6 @@
 
 import functools
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from typing import TypeVar
 
 import grpc
@@ -19,20 +18,14 @@ from open_inference.v2 import open_inference_pb2 as oip
 from open_inference.v2 import open_inference_pb2_grpc
 
 SERVER_NAME = "linewatch-inference"
+SERVICE_VERSION = "0.1.0"
+"""Of this software; the same as in pyproject.toml."""
 EXTENSIONS = ("model_repository",)
 PLATFORM = "onnxruntime_onnx"
 
 Servicer = TypeVar("Servicer")
 Request = TypeVar("Request")
 Response = TypeVar("Response")
-
-
-def service_version() -> str:
-    """Of the installed package; a checkout that is not installed has none."""
-    try:
-        return version("linewatch-inference")
-    except PackageNotFoundError:
-        return "0.0.0+checkout"
 
 
 def _told(
@@ -83,7 +76,7 @@ class OpenInferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer
         self, _: oip.ServerMetadataRequest, __: grpc.ServicerContext
     ) -> oip.ServerMetadataResponse:
         """Who we are."""
-        return oip.ServerMetadataResponse(name=SERVER_NAME, version=service_version(), extensions=EXTENSIONS)
+        return oip.ServerMetadataResponse(name=SERVER_NAME, version=SERVICE_VERSION, extensions=EXTENSIONS)
 
     @_told
     def ModelMetadata(

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from linewatch_models import signing
 from onnx import TensorProto, helper, numpy_helper
 from running_server import Running
 from tiny_models import described, make_key, make_package, spots_graph
@@ -20,6 +19,7 @@ from linewatch_inference.model import open_model
 from linewatch_inference.onnx_safety import refuse_external_data
 from linewatch_inference.package import METADATA, SIGNATURE, find, locate, read_package, read_trusted_keys
 from linewatch_inference.session import ProviderPolicy, SessionOptions
+from linewatch_models import signing
 
 SPOTS = Path("models/spots/1.0.0")
 FILES = [
@@ -126,7 +126,7 @@ def test_package_in_another_models_place_is_refused(own_copy: Path) -> None:
     moved = own_copy / "models/other/1.0.0"
     shutil.copytree(own_copy / SPOTS, moved)
 
-    with pytest.raises(PackageRefused, match="is spots 1.0.0 but lies in"):
+    with pytest.raises(PackageRefused, match=r"is spots 1\.0\.0 but lies in"):
         read_package(moved)
 
 
@@ -210,7 +210,7 @@ def test_packages_are_found_in_both_layouts_and_sorted_by_number(own_copy: Path)
 
     assert list(find(own_copy / "models")["spots"]) == ["1.0.0", "1.9.0", "1.10.0"]
     assert locate(own_copy / "models", "spots").name == "1.10.0"
-    with pytest.raises(ModelNotFound, match="there are 1.0.0, 1.9.0, 1.10.0"):
+    with pytest.raises(ModelNotFound, match=r"there are 1\.0\.0, 1\.9\.0, 1\.10\.0"):
         locate(own_copy / "models", "spots", "2.0.0")
 
 

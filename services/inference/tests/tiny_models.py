@@ -10,9 +10,10 @@ import numpy as np
 import onnx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from onnx import TensorProto, helper, numpy_helper
+
 from linewatch_models.package import main as package
 from linewatch_models.signing import public_pem
-from onnx import TensorProto, helper, numpy_helper
 
 SIDE = 32
 

@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The service as a process: its start, its engine events, its settings and its end."""
+
+import datetime
+import ipaddress
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import paho.mqtt.client as paho
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from running_server import free_port, wait_until
+from tiny_models import described, encoded, make_package, picture, spots_graph
+
+from linewatch.v1 import inspector_pb2 as messages
+from linewatch.v1 import inspector_pb2_grpc
+
+TIMEOUT_S = 20.0
+
+
+class Process:
+    """`python -m linewatch_inference` with some settings."""
+
+    def __init__(self, root: Path, directory: Path, **settings: object) -> None:
+        self.port, self.metrics_port = free_port(), free_port()
+        told = {
+            "PORT": self.port, "METRICS_PORT": self.metrics_port, "MODELS_DIR": root / "models",
+            "TRUSTED_KEYS_DIR": root / "trusted-key", "STATE_DIR": directory / "state",
+        } | {name.upper(): value for name, value in settings.items()}  # fmt: skip
+        inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        self.environment = inherited | {f"INFERENCE_{name}": str(value) for name, value in told.items()}
+        self.log = directory / "inference.log"
+        with self.log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "linewatch_inference"],
+                env=self.environment,
+                stdout=output,
+                stderr=output,
+            )
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def events(self) -> list[str]:
+        return [
+            json.loads(line)["event"] for line in self.log.read_text().splitlines() if line.startswith("{")
+        ]
+
+    def wait_for(self, event: str) -> None:
+        wait_until(lambda: event in self.events() or self.process.poll() is not None, TIMEOUT_S)
+        assert event in self.events(), self.log.read_text()
+
+    def metrics(self) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5) as answer:
+            return answer.read().decode()
+
+    def healthcheck(self) -> int:
+        return subprocess.run(
+            [sys.executable, "-m", "linewatch_inference.healthcheck"],
+            env=self.environment,
+            check=False,
+            capture_output=True,
+        ).returncode
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(TIMEOUT_S)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    started: list[Process] = []
+
+    def run(root: Path, **settings: object) -> Process:
+        started.append(Process(root, tmp_path, **settings))
+        return started[-1]
+
+    yield run
+    for one in started:
+        one.process.kill()
+        one.process.wait()
+
+
+def health(channel: grpc.Channel) -> int:
+    return health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5).status
+
+
+def test_sigterm_lets_the_call_in_hand_end_then_exits_0(
+    start: Callable[..., Process], own_copy: Path
+) -> None:
+    make_package(own_copy, described("segmentation", "1.1.0"), spots_graph(slow=1500), own_copy / "key.pem")
+    process = start(own_copy, models="spots", drain_s=15)
+    process.wait_for("model_loaded")
+    with grpc.insecure_channel(process.address) as channel:
+        inspector = inspector_pb2_grpc.InspectorStub(channel)
+        wait_until(lambda: health(channel) == health_pb2.HealthCheckResponse.SERVING)
+        request = messages.InspectRequest(
+            id="last", model_name="spots", encoded_image={"data": encoded(picture(10))}
+        )
+        in_hand = inspector.Inspect.future(request, timeout=TIMEOUT_S)
+        wait_until(lambda: "linewatch_inference_busy_workers 1.0" in process.metrics())
+
+        process.process.send_signal(signal.SIGTERM)
+
+        assert in_hand.result().id == "last"
+        assert process.process.wait(TIMEOUT_S) == 0
+    assert process.events()[-1] == "stopped"
+
+
+def test_idle_stream_does_not_hold_up_a_stop(start: Callable[..., Process], released: Path) -> None:
+    process = start(released, drain_s=60)
+    process.wait_for("model_loaded")
+    with grpc.insecure_channel(process.address) as channel:
+        wait_until(lambda: health(channel) == health_pb2.HealthCheckResponse.SERVING)
+        opened = inspector_pb2_grpc.InspectorStub(channel).InspectStream(_one_then_nothing(), timeout=60)
+        assert next(opened).WhichOneof("answer") == "response"
+
+        assert process.stop() == 0
+
+
+def _one_then_nothing() -> Iterator[messages.InspectRequest]:
+    yield messages.InspectRequest(model_name="spots", encoded_image={"data": encoded(picture())})
+    with socket.socket() as never:
+        never.bind(("127.0.0.1", 0))
+        never.listen()
+        never.settimeout(30)
+        try:
+            never.accept()
+        except TimeoutError:
+            return
+
+
+def test_without_a_model_it_stays_up_not_serving_and_says_why(
+    start: Callable[..., Process], own_copy: Path
+) -> None:
+    (own_copy / "models/spots/1.0.0/model.onnx").write_bytes(b"spoilt")
+
+    process = start(own_copy, models="spots")
+    process.wait_for("model_refused")
+
+    with grpc.insecure_channel(process.address) as channel:
+        assert health(channel) == health_pb2.HealthCheckResponse.NOT_SERVING
+        request = messages.InspectRequest(model_name="spots", encoded_image={"data": encoded(picture())})
+        with pytest.raises(grpc.RpcError) as caught:
+            inspector_pb2_grpc.InspectorStub(channel).Inspect(request, timeout=5, wait_for_ready=True)
+        assert caught.value.code() in {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAVAILABLE}
+    assert process.healthcheck() == 1
+    assert process.stop() == 0
+
+
+def test_healthcheck_says_0_while_serving(start: Callable[..., Process], released: Path) -> None:
+    process = start(released, models="wear:1.0.0")
+    process.wait_for("model_loaded")
+
+    wait_until(lambda: process.healthcheck() == 0)
+
+    assert 'linewatch_inference_model_info{digest="sha256:' in process.metrics()
+
+
+def test_taken_port_ends_the_start_with_2(start: Callable[..., Process], released: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+
+        process = start(released, port=taken.getsockname()[1])
+
+        assert process.process.wait(TIMEOUT_S) == 2
+    assert "INFERENCE_PORT: can't listen" in process.log.read_text()
+
+
+def test_mutual_tls_lets_only_known_callers_in(
+    start: Callable[..., Process], released: Path, tmp_path: Path
+) -> None:
+    certificate, key = make_certificate(tmp_path)
+    process = start(
+        released, tls_certificate_file=certificate, tls_key_file=key, tls_client_ca_file=certificate
+    )
+    process.wait_for("model_loaded")
+
+    known = grpc.ssl_channel_credentials(certificate.read_bytes(), key.read_bytes(), certificate.read_bytes())
+    unknown = grpc.ssl_channel_credentials(certificate.read_bytes())
+
+    with grpc.secure_channel(f"localhost:{process.port}", known) as channel:
+        wait_until(lambda: health(channel) == health_pb2.HealthCheckResponse.SERVING)
+    with grpc.secure_channel(f"localhost:{process.port}", unknown) as channel, pytest.raises(grpc.RpcError):
+        health(channel)
+    assert process.healthcheck() == 0
+
+
+def make_certificate(directory: Path) -> tuple[Path, Path]:
+    """A certificate for localhost that signs itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    certificate_file, key_file = directory / "server.pem", directory / "server-key.pem"
+    certificate_file.write_bytes(made.public_bytes(Encoding.PEM))
+    key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return certificate_file, key_file
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[int]:
+    """The device's embedded broker; gives its port."""
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "linewatch_plant.broker", "--port", f"{port}", "--state-dir", f"{tmp_path / 'broker'}"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+    def listens() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    wait_until(listens, TIMEOUT_S)
+    yield port
+    process.kill()
+    process.wait()
+
+
+def test_engine_events_reach_the_broker_until_they_are_committed(
+    start: Callable[..., Process], own_copy: Path, broker: int
+) -> None:
+    (own_copy / "models/wear/1.0.0/card.md").write_text("changed")
+    heard: dict[str, dict[str, object]] = {}
+    statuses: list[dict[str, object]] = []
+    listener = paho.Client(paho.CallbackAPIVersion.VERSION2, "forwarder", protocol=paho.MQTTv5)
+
+    def received(client: paho.Client, _: object, message: paho.MQTTMessage) -> None:
+        told = json.loads(message.payload)
+        if message.topic.endswith("/status"):
+            statuses.append(told)
+            return
+        heard[told["id"]] = told
+        committed = json.dumps({"event_ids": [told["id"]]})
+        client.publish("linewatch/v1/plant-1/device/inference/committed", committed, qos=1)
+
+    listener.on_message = received
+    listener.connect("127.0.0.1", broker)
+    listener.subscribe(
+        [("linewatch/v1/+/device/inference/engine", 1), ("linewatch/v1/+/device/inference/status", 1)]
+    )
+    listener.loop_start()
+    try:
+        process = start(own_copy, models="spots,wear", mqtt_host="127.0.0.1", mqtt_port=broker)
+
+        def kinds() -> list[str]:
+            return [
+                str(one["type"])
+                for one in sorted(heard.values(), key=lambda one: one["data"]["origin"]["sequence"])
+            ]
+
+        wait_until(lambda: kinds() == ["EngineStarted", "ModelLoadSuccess", "ModelLoadError"], TIMEOUT_S)
+        wait_until(lambda: any(one["state"] == "serving" for one in statuses), TIMEOUT_S)
+        assert process.stop() == 0
+        wait_until(lambda: kinds()[-1] == "EngineShutdown", TIMEOUT_S)
+        wait_until(lambda: statuses[-1]["state"] == "stopped", TIMEOUT_S)
+    finally:
+        listener.disconnect()
+        listener.loop_stop()
+
+    told = {one["type"]: one for one in heard.values()}
+    assert told["ModelLoadSuccess"]["source"] == "/linewatch/v1/plant-1/device/inference"
+    assert told["ModelLoadSuccess"]["data"]["model"]["digest"].startswith("sha256:")
+    assert "card.md" in told["ModelLoadError"]["data"]["message"]
+    serving = next(one for one in statuses if one["state"] == "serving")
+    assert {one["name"]: one["state"] for one in serving["models"]} == {
+        "spots": "READY",
+        "wear": "UNAVAILABLE",
+    }
