@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from brokers import wait_for
 
-from linewatch_plant.counts import LINES, Counts
+from linewatch_plant.counts import LINES, Counts, doubled
 from linewatch_plant.processes import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,8 +105,21 @@ class Stack:
         for (stream, name), value in forwarded.items():
             if stream.startswith(LINES) and name in {"stored", "settled"}:
                 counts.events["stored" if name == "stored" else "delivered"] += value
-        counts.events["enriched"] = self.cloud()["enriched"]
+        cloud = self.cloud()
+        counts.events["enriched"] = cloud["enriched"]
+        counts.work_orders.update(cloud["work_orders"])
+        orders = self.orders()
+        counts.work_orders["in_erp"] = len(orders)
+        counts.work_orders["doubled"] = doubled(orders)
         return counts
+
+    def orders(self) -> list[dict[str, Any]]:
+        """The work orders in the ERP, as its file holds them; none before the first."""
+        kept = self.inside(
+            "erp-simulator", "sh", "-c", "cat /var/lib/linewatch/state/orders.json 2>/dev/null || echo []"
+        )
+        orders: list[dict[str, Any]] = json.loads(kept)
+        return orders
 
     def is_at_rest(self, parts: int) -> bool:
         """Whether so many parts were sent and nothing is on its way any more."""
