@@ -2,7 +2,6 @@
 """The heartbeat: a file that the flow touches; `python -m linewatch_runtime.health FILE MAX_AGE_S` judges its age."""
 
 import asyncio
-import os
 import sys
 import time
 from pathlib import Path
@@ -43,4 +42,4 @@ def _main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    os._exit(_main(sys.argv[1:]))
+    sys.exit(_main(sys.argv[1:]))

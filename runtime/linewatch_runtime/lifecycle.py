@@ -5,7 +5,8 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 
 EXIT_NOW = 130
 
@@ -32,6 +33,38 @@ def stop_on_signals() -> Iterator[asyncio.Event]:
 
 async def wait_until(stop: asyncio.Event, seconds: float) -> bool:
     """Waits for `stop`, at most `seconds`. True when it is set."""
+    # Not wait_for: in Python 3.11 it swallows a cancellation that comes together with the result.
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await stop.wait()
     return stop.is_set()
+
+
+async def in_daemon_thread(function: Callable[[], object]) -> None:
+    """Runs a call that may block for long in a thread that the process's end does not wait for.
+
+    `asyncio.to_thread` would hold a stopping process until the call returns. When the wait is cancelled the call goes
+    on alone.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def finish(error: BaseException | None) -> None:
+        if done.cancelled():
+            return
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
+    def call() -> None:
+        error: BaseException | None = None
+        try:
+            function()
+        except BaseException as raised:  # noqa: BLE001 - raised again where it is waited for
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending
+            loop.call_soon_threadsafe(finish, error)
+
+    threading.Thread(target=call, name="blocking call", daemon=True).start()
+    await done

@@ -26,6 +26,8 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from linewatch_runtime.lifecycle import in_daemon_thread
+
 log = logging.getLogger(__name__)
 
 NO_MATCHING_SUBSCRIBERS = 0x10
@@ -195,7 +197,9 @@ class Connection:
         answer: asyncio.Future[ReasonCode] = asyncio.get_running_loop().create_future()
         self._pending[sent.mid] = answer
         try:
-            code = await asyncio.wait_for(answer, PUBLISH_TIMEOUT_S)
+            # Not wait_for: in Python 3.11 it swallows a cancellation that comes together with the answer.
+            async with asyncio.timeout(PUBLISH_TIMEOUT_S):
+                code = await answer
         except TimeoutError:
             # A broker that takes packets and answers none is as good as gone: start over with a new session.
             reason = f"{self._broker} did not acknowledge in {PUBLISH_TIMEOUT_S:g} s"
@@ -234,12 +238,13 @@ class Connection:
         clean = self._subscriptions.session_expiry_s == 0
         self._client = client
         try:
-            await asyncio.to_thread(
-                client.connect, self.endpoint.host, self.endpoint.port, KEEPALIVE_S,
-                clean_start=clean, properties=properties,
-            )  # fmt: skip
+            host, port = self.endpoint.host, self.endpoint.port
+            await in_daemon_thread(
+                lambda: client.connect(host, port, KEEPALIVE_S, clean_start=clean, properties=properties)
+            )
             client.loop_start()
-            await asyncio.wait_for(accepted, CONNECT_TIMEOUT_S)
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await accepted
             log.info("mqtt_connected", extra={"broker": self._broker, "client_id": self.endpoint.client_id})
             self._trouble = ""
             self.on_connected()

@@ -12,6 +12,7 @@ import json
 import logging
 import time
 
+from linewatch_runtime.lifecycle import wait_until
 from linewatch_runtime.mqtt import Connection, MqttError
 from linewatch_runtime.spool import SpoolWorker, Stored
 
@@ -55,10 +56,8 @@ class Publisher:
             due = self._due(await self._worker.run(self._next))
             if not due:
                 self._appended.clear()
-                try:
-                    await asyncio.wait_for(self._appended.wait(), IDLE_S)
-                except TimeoutError:
-                    continue
+                await wait_until(self._appended, IDLE_S)
+                continue
             # Concurrent, but handed to the client in order: the broker keeps the order of one connection.
             await asyncio.gather(*(self._send(stored) for stored in due))
 
@@ -99,7 +98,7 @@ def _committed(payload: bytes) -> list[str]:
     """The event ids of a `committed` message. Anything else on that topic is logged and settles nothing."""
     try:
         ids = json.loads(payload)["event_ids"]
-        return [str(event_id) for event_id in ids]
-    except (ValueError, KeyError, TypeError) as error:
+        return [event_id for event_id in ids if isinstance(event_id, str) and event_id.isascii()]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         log.warning("committed_unreadable", extra={"reason": repr(error)})
         return []

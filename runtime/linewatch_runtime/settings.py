@@ -98,9 +98,10 @@ def _told(settings: type[BaseSettings], problem: dict[str, object]) -> str:
     location = problem["loc"]
     name = str(location[0]) if isinstance(location, tuple) and location else ""
     field = settings.model_fields.get(name)
-    variable = (prefix + name).upper() if field else str(prefix).upper() + "*"
+    variable = (prefix + name).upper()
     meaning = f" ({field.description})" if field and field.description else ""
     if problem["type"] == "missing":
         return f"{variable}: it must be set{meaning}"
     message = str(problem["msg"]).removeprefix("Value error, ")
-    return f"{variable}: {message}, got {problem['input']!r}{meaning}" if field else f"{variable}: {message}"
+    # A check over several settings names the variable itself.
+    return f"{variable}: {message}, got {problem['input']!r}{meaning}" if field else message

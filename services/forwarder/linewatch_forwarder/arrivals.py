@@ -13,6 +13,9 @@ LARGEST_PAYLOAD = 128 * 1024
 
 LONGEST_ID = 64
 
+KEPT_OF_UNREADABLE = 8 * 1024
+"""Bytes of a message that is no event, kept for a person; whole ones could fill the disk."""
+
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
@@ -35,16 +38,19 @@ def arrival(message: Message) -> Arrival:
     stream = stream_of(place.line)
     try:
         event = json.loads(message.payload)
-        event_id, kind = str(event["id"]), str(event["type"])
+        event_id, kind = event["id"], str(event["type"])
+        # Printable ASCII: an id of other types could collide, and a lone surrogate can't be stored.
+        if not (isinstance(event_id, str) and event_id.isascii() and event_id.isprintable()):
+            raise ValueError("its id is no text of printable ASCII characters")
         if not 0 < len(event_id) <= LONGEST_ID:
             raise ValueError(f"its id has {len(event_id)} characters, 1 to {LONGEST_ID} are allowed")
-        if len(message.payload) > LARGEST_PAYLOAD:
-            raise ValueError(
-                f"it has {len(message.payload)} bytes, at most {LARGEST_PAYLOAD} can be published"
-            )
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        unknown = Record(new_event_id(), stream, message.topic, message.payload[:LARGEST_PAYLOAD], alarm=True)
+        payload = message.payload[:KEPT_OF_UNREADABLE]
+        unknown = Record(new_event_id(), stream, message.topic, payload, alarm=True)
         return Arrival(place, unknown, f"no CloudEvents object: {error!r}")
+    if len(message.payload) > LARGEST_PAYLOAD:
+        large = Record(event_id, stream, message.topic, message.payload[:KEPT_OF_UNREADABLE], alarm=True)
+        return Arrival(place, large, f"{len(message.payload)} bytes; {LARGEST_PAYLOAD} can be published")
     return Arrival(place, Record(event_id, stream, message.topic, message.payload, _is_alarm(kind, event)))
 
 

@@ -79,7 +79,8 @@ class Delivery:
             failures = failures + 1 if outcome.trouble else 0
             self.trouble = outcome.trouble
             pace = len(stored) / self._rate - (time.monotonic() - started)
-            wait = random.uniform(0, min(LONGEST_BACKOFF_S, 0.5 * 2**failures)) if failures else pace  # noqa: S311
+            longest = min(LONGEST_BACKOFF_S, 0.5 * 2 ** min(failures, 10))  # 2**1024 would be no float
+            wait = random.uniform(0, longest) if failures else pace  # noqa: S311
             if wait > 0:
                 await wait_until(stop, wait)
 

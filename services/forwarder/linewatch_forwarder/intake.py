@@ -63,7 +63,7 @@ class Intake:
         return group
 
     async def _commit(self, arrivals: list[Arrival]) -> list[Arrival]:
-        """Puts one stream's arrivals on disk. Returns those that are there now."""
+        """Puts one stream's arrivals on disk. Returns those that are there now, or buried: nobody need send them again."""
         stream = arrivals[0].record.stream
         good: list[Record] = [one.record for one in arrivals if not one.reason]
         try:
@@ -80,7 +80,7 @@ class Intake:
             return []
         if self.full.pop(stream, None):
             log.warning("stream_has_room", extra={"stream": stream})
-        return [one for one in arrivals if not one.reason]
+        return arrivals
 
     async def _tell_producers(self, arrivals: list[Arrival]) -> None:
         by_place: dict[Place, list[str]] = defaultdict(list)

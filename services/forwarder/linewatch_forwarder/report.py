@@ -104,8 +104,11 @@ class Report:
 
     async def _report_drops(self) -> None:
         """Tells the cloud of drops, once the cloud can be told."""
-        if await self._worker.run(self._worker.spool.take_unreported_drops, self._dropped_event):
-            self._delivery.wake()
+        try:
+            if await self._worker.run(self._worker.spool.take_unreported_drops, self._dropped_event):
+                self._delivery.wake()
+        except SpoolFull as error:
+            log.error("drops_not_reported", extra={"reason": error.detail})  # next second again
 
     def _dropped_event(self, stream: str, reason: str, count: int) -> Record:
         self._sequence += 1

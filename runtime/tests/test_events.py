@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+import time
+import uuid
+
+import pytest
+
+from linewatch.v1 import event_pb2
+from linewatch_runtime import events
+from linewatch_runtime.events import Place, envelope, new_event_id, origin, stream_of
+
+PLACE = Place("plant-1", "line-1", "station-1")
+
+
+def test_envelope_is_a_cloudevents_object() -> None:
+    data = event_pb2.PartsSkipped(
+        origin=origin(PLACE, 2, 7, taken_at=1795233600.1234), count=3, reason="spool_full"
+    )
+    data.origin.ClearField("clock")
+
+    payload = envelope("0198", "PartsSkipped", PLACE, data, subject="Stück 1", traceparent="00-1-2-01")
+
+    assert json.loads(payload) == {
+        "specversion": "1.0",
+        "id": "0198",
+        "source": "/linewatch/v1/plant-1/line-1/station-1",
+        "type": "PartsSkipped",
+        "time": "2026-11-21T04:00:00.123Z",
+        "datacontenttype": "application/json",
+        "dataschema": "linewatch/v1/event.proto",
+        "data": {
+            "origin": {
+                "site": "plant-1", "line": "line-1", "station": "station-1", "epoch": 2, "sequence": 7,
+                "taken_at": "2026-11-21T04:00:00.123Z",
+            },
+            "count": 3,
+            "reason": "spool_full",
+        },
+        "subject": "Stück 1",
+        "traceparent": "00-1-2-01",
+    }  # fmt: skip
+    assert "Stück" in payload.decode()
+
+
+def test_envelope_leaves_out_a_subject_and_trace_that_are_not_there() -> None:
+    told = json.loads(envelope("0198", "EngineStarted", PLACE, event_pb2.Engine(origin=origin(PLACE, 1, 1))))
+
+    assert not {"subject", "traceparent"} & set(told)
+
+
+def test_origin_says_when_by_both_clocks() -> None:
+    before = time.time()
+
+    made = origin(PLACE, 1, 2)
+
+    assert abs(made.taken_at.ToMilliseconds() / 1000 - before) < 5
+    assert abs(made.clock.monotonic_s - time.clock_gettime(time.CLOCK_BOOTTIME)) < 5
+    assert made.clock.boot_id == events.boot_id()
+    uuid.UUID(made.clock.boot_id)
+
+
+def test_event_ids_are_uuid7_unique_and_sorted_by_time() -> None:
+    ids = [new_event_id() for _ in range(1000)]
+
+    assert len(set(ids)) == 1000
+    assert ids == sorted(ids)
+    assert {uuid.UUID(one).version for one in ids} == {7}
+    assert abs(int(ids[0].replace("-", "")[:12], 16) / 1000 - time.time()) < 60
+
+
+@pytest.mark.parametrize(
+    ("line", "stream"),
+    [("line-1", "predictions-line-1"), ("press", "predictions-line-press"), ("device", "events-device")],
+)
+def test_each_line_has_a_stream_of_its_own(line: str, stream: str) -> None:
+    assert stream_of(line) == stream
+
+
+def test_topics_and_source_come_from_the_place() -> None:
+    assert PLACE.topic("inspection") == "linewatch/v1/plant-1/line-1/station-1/inspection"
+    assert PLACE.source == "/linewatch/v1/plant-1/line-1/station-1"
+
+
+def test_clock_state_is_asked_from_the_kernel_or_unknown() -> None:
+    assert events.clock_synchronised() in {True, False, None}

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a process starts, tells and ends: signals, logs, heartbeat, metrics. With real processes."""
+
+import asyncio
+import json
+import logging
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from brokers import until
+
+from linewatch_plant.processes import free_port
+from linewatch_runtime import health, logs
+from linewatch_runtime.lifecycle import EXIT_NOW, in_daemon_thread, wait_until
+from linewatch_runtime.telemetry import serve_metrics
+
+
+@contextmanager
+def service(kind: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, Path(__file__).with_name("service_child.py"), kind]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_first_signal_asks_and_the_process_ends_with_0(number: signal.Signals) -> None:
+    with service("quiet") as process:
+        process.send_signal(number)
+
+        assert process.wait(5) == 0
+        assert process.stdout.read() == "asked\nclean\n"
+
+
+def test_second_signal_means_now() -> None:
+    with service("stuck") as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "asked\n"
+
+        process.send_signal(signal.SIGINT)
+
+        assert process.wait(5) == EXIT_NOW
+        assert not process.stdout.read()
+
+
+def test_crashed_task_ends_the_process_with_1_and_its_traceback() -> None:
+    with service("crash") as process:
+        assert process.wait(5) == 1
+        assert "RuntimeError: a task failed" in process.stderr.read()
+
+
+@pytest.mark.anyio
+async def test_cancelled_wait_ends_even_when_the_event_comes_at_the_same_time() -> None:
+    stop = asyncio.Event()
+    task = asyncio.create_task(wait_until(stop, 60))
+    await asyncio.sleep(0)
+
+    stop.set()
+    await asyncio.sleep(0)
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.anyio
+async def test_blocking_call_gives_its_error_and_can_be_left_alone() -> None:
+    def fail() -> None:
+        raise OSError("no way")
+
+    with pytest.raises(OSError, match="no way"):
+        await in_daemon_thread(fail)
+    left = threading.Event()
+    task = asyncio.create_task(in_daemon_thread(lambda: left.wait(60)))
+    await asyncio.sleep(0)
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    left.set()
+
+
+# --- logs ------------------------------------------------------------------------------------------------------------
+
+
+def test_log_line_is_one_json_object_with_the_event_and_its_fields(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    record = logging.LogRecord("x", logging.INFO, "f.py", 1, "delivered %d", (3,), None)
+    record.event_id, record.path = "0198", Path("a\nb")
+
+    line = logs.JsonLines("forwarder").format(record)
+
+    assert "\n" not in line
+    told = json.loads(line)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", told.pop("time"))
+    assert told == {
+        "level": "INFO", "service": "forwarder", "event": "delivered 3", "event_id": "0198", "path": "a\nb",
+    }  # fmt: skip
+
+
+def test_logged_exception_has_its_traceback_in_the_same_line() -> None:
+    try:
+        raise ValueError("broken\nline")
+    except ValueError:
+        record = logging.LogRecord("x", logging.ERROR, "f.py", 1, "failed", (), sys.exc_info())
+
+    line = logs.JsonLines("forwarder").format(record)
+
+    assert "\n" not in line
+    assert "ValueError: broken\nline" in json.loads(line)["traceback"]
+
+
+def test_configured_level_decides_what_is_told() -> None:
+    code = (
+        "import logging; from linewatch_runtime import logs; logs.configure('press', 'WARNING');"
+        "logging.getLogger('a').info('no'); logging.getLogger('a').warning('yes', extra={'count': 2})"
+    )
+
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    (line,) = run.stdout.splitlines()
+    assert json.loads(line)["event"] == "yes"
+    assert json.loads(line)["count"] == 2
+    assert not run.stderr
+
+
+# --- heartbeat -------------------------------------------------------------------------------------------------------
+
+
+def judge(path: Path, limit_s: float) -> tuple[int, str]:
+    command = [sys.executable, "-m", "linewatch_runtime.health", str(path), str(limit_s)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    return run.returncode, run.stdout.strip()
+
+
+def test_health_command_judges_the_age_of_the_heartbeat(tmp_path: Path) -> None:
+    path = tmp_path / "heartbeat"
+    assert judge(path, 10) == (1, f"no heartbeat yet: {path}")
+
+    health.Heartbeat(path).beat()
+    code, words = judge(path, 10)
+    assert (code, words[:15]) == (0, "last heartbeat ")
+
+    os.utime(path, (time.time() - 60, time.time() - 60))
+    code, words = judge(path, 10)
+    assert code == 1
+    assert words.endswith("limit 10 s")
+
+
+@pytest.mark.anyio
+async def test_heartbeat_is_kept_until_the_stop(tmp_path: Path) -> None:
+    path, stop = tmp_path / "heartbeat", asyncio.Event()
+    task = asyncio.create_task(health.Heartbeat(path).keep(stop, every_s=0.01))
+    await until(path.exists, "the first beat")
+    path.unlink()
+
+    await until(path.exists, "the next beat")
+
+    stop.set()
+    await asyncio.wait_for(task, 5)
+
+
+# --- metrics ---------------------------------------------------------------------------------------------------------
+
+
+def test_metrics_are_served_and_port_0_serves_none() -> None:
+    port = free_port()
+    serve_metrics("127.0.0.1", 0)
+    serve_metrics("127.0.0.1", port)
+
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        assert b"python_info" in answer.read()
+
+
+def test_taken_metrics_port_ends_the_process_and_names_the_variable(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+
+        with pytest.raises(SystemExit) as ended:
+            serve_metrics("127.0.0.1", port, "PRESS_METRICS_PORT")
+
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(f"PRESS_METRICS_PORT: can't listen on 127.0.0.1:{port}: ")

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from brokers import STATION, Broker, Listener, connected, inspection, listening, until
+
+from linewatch_runtime.mqtt import Connection, Subscriptions
+from linewatch_runtime.publisher import PUBLISH_WINDOW, Publisher
+from linewatch_runtime.spool import Record, Spool, SpoolWorker
+
+pytestmark = pytest.mark.anyio
+
+TOPIC = STATION.topic("inspection")
+
+
+def event(sequence: int) -> Record:
+    event_id, payload = inspection(sequence)
+    return Record(event_id, "predictions-line-1", TOPIC, payload, alarm=sequence % 3 == 0)
+
+
+@asynccontextmanager
+async def producing(broker: Broker, folder: Path) -> AsyncIterator[tuple[SpoolWorker, Publisher, Connection]]:
+    worker = SpoolWorker(lambda: Spool(folder / "capture.db"))
+    try:
+        topics = Subscriptions([STATION.topic("committed")])
+        async with connected(broker.endpoint("capture"), topics) as connection:
+            publisher = Publisher(worker, connection)
+            task = asyncio.create_task(publisher.run(), name="publisher")
+            try:
+                yield worker, publisher, connection
+            finally:
+                task.cancel()
+                await asyncio.wait([task])
+    finally:
+        worker.close()
+
+
+async def commit(connection: Connection, event_ids: list[str]) -> None:
+    await connection.publish(STATION.topic("committed"), json.dumps({"event_ids": event_ids}).encode())
+
+
+def left(worker: SpoolWorker) -> int:
+    return sum(one.events for one in worker._thread.submit(worker.spool.streams).result())
+
+
+async def heard(listener: Listener, count: int) -> None:
+    await until(lambda: len(listener.heard) >= count, f"{count} events arrive")
+
+
+async def test_events_leave_the_spool_only_when_committed_and_arrive_in_order(
+    broker: Broker, tmp_path: Path
+) -> None:
+    events = [event(number) for number in range(1, 31)]
+    async with (
+        listening(broker.endpoint("forwarder"), TOPIC) as forwarder,
+        producing(broker, tmp_path) as (worker, publisher, _),
+    ):
+        await worker.run(worker.spool.append, events)
+        publisher.wake()
+        await heard(forwarder, 30)
+        assert left(worker) == 30
+
+        await commit(forwarder.connection, forwarder.ids[:10])
+
+        await until(lambda: left(worker) == 20, "ten are settled")
+        await until(lambda: publisher.in_flight == 20, "they are no longer on their way")
+        assert forwarder.ids == [one.event_id for one in events]
+
+
+async def test_event_that_is_not_committed_is_sent_again(
+    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("linewatch_runtime.publisher.RESEND_AFTER_S", 0.3)
+    async with (
+        listening(broker.endpoint("forwarder"), TOPIC) as forwarder,
+        producing(broker, tmp_path) as (worker, _, _),
+    ):
+        await worker.run(worker.spool.append, [event(1), event(2)])
+
+        await heard(forwarder, 6)
+
+        assert len(set(forwarder.ids)) == 2
+        await commit(forwarder.connection, forwarder.ids)
+        await until(lambda: left(worker) == 0, "both are settled")
+
+
+async def test_no_more_than_the_window_is_on_its_way(broker: Broker, tmp_path: Path) -> None:
+    events = [event(number) for number in range(PUBLISH_WINDOW + 50)]
+    async with (
+        listening(broker.endpoint("forwarder"), TOPIC) as forwarder,
+        producing(broker, tmp_path) as (worker, publisher, _),
+    ):
+        await worker.run(worker.spool.append, events)
+        await heard(forwarder, PUBLISH_WINDOW)
+        assert publisher.in_flight == PUBLISH_WINDOW
+
+        await commit(forwarder.connection, forwarder.ids[:50])
+
+        last = events[-1].event_id
+        await until(lambda: last in forwarder.ids, "the rest follows")
+
+
+async def test_garbage_on_committed_settles_nothing_and_stops_nothing(broker: Broker, tmp_path: Path) -> None:
+    async with (
+        listening(broker.endpoint("forwarder"), TOPIC) as forwarder,
+        producing(broker, tmp_path) as (worker, _, _),
+    ):
+        await worker.run(worker.spool.append, [event(1), event(2)])
+        await heard(forwarder, 2)
+        for garbage in (
+            b"", b"\xff", b"null", b"[]", b"{}", b'{"event_ids":7}', b'{"event_ids":[null,["\\ud800"],"\\ud800"]}',
+            b'{"event_ids":["unknown"]}', b"[" * 100_000,
+        ):  # fmt: skip
+            await forwarder.connection.publish(STATION.topic("committed"), garbage)
+        await commit(forwarder.connection, forwarder.ids[:1])
+
+        await until(lambda: left(worker) == 1, "the good one is settled")
+
+
+async def test_all_is_sent_again_after_the_broker_was_killed(broker: Broker, tmp_path: Path) -> None:
+    async with (
+        listening(broker.endpoint("forwarder"), TOPIC) as forwarder,
+        producing(broker, tmp_path) as (worker, _, _),
+    ):
+        broker.kill()
+        await worker.run(worker.spool.append, [event(number) for number in range(1, 21)])
+        broker.start()
+
+        await until(lambda: len(set(forwarder.ids)) == 20, "all arrive", 30)
+
+        await commit(forwarder.connection, forwarder.ids)
+        await until(lambda: left(worker) == 0, "all are settled")
