@@ -112,7 +112,7 @@ async def _demo(plant_options: PlantOptions, script: Script, json_file: Path) ->
             )
             tasks = [
                 asyncio.create_task(listener.run(), name="listen"),
-                asyncio.create_task(_hear(listener, view), name="hear"),
+                asyncio.create_task(_hear(listener, view, started), name="hear"),
                 asyncio.create_task(_show(plant, view), name="show"),
                 asyncio.create_task(_play(plant, view, script, stop), name="play"),
             ]
@@ -175,9 +175,12 @@ def _raise_failure(plant: Plant) -> None:
         )
 
 
-async def _hear(listener: Connection, view: View) -> None:
+async def _hear(listener: Connection, view: View, started: float) -> None:
     while True:
         view.hear(await listener.messages.get())
+        if view.first_verdict_at and not sys.stdout.isatty() and started:
+            print(f"first verdict after {view.first_verdict_at - started:.1f} s", flush=True)
+            started = 0.0
 
 
 async def _show(plant: Plant, view: View) -> None:

@@ -2,6 +2,7 @@
 from pathlib import Path
 
 import pytest
+
 from linewatch_plant.counts import Counts, doubled, edge_counts, percentile
 from linewatch_runtime.spool import Record, Spool
 

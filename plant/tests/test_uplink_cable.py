@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import pytest
+
 from linewatch_plant.uplink_cable import UplinkCable
 
 

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from linewatch_plant.broker import EMBEDDED, MOSQUITTO
 from linewatch_plant.counts import Counts
 from linewatch_plant.plant import Plant, PlantOptions, running_plant, sample_stations
@@ -20,7 +21,7 @@ from linewatch_plant.plant import Plant, PlantOptions, running_plant, sample_sta
 pytestmark = pytest.mark.faults
 
 KILLS = 20
-PARTS = 900
+PARTS = 720
 RATE = 4.0
 VICTIMS = ("broker", "inference", "capture-line-1", "capture-line-2", "forwarder")
 SEED = 20261121
@@ -33,7 +34,7 @@ async def kill_each(plant: Plant, chance: random.Random) -> None:
     chance.shuffle(order)
     for name in order:
         service = plant.processes.services[name]
-        while service.pid is None:
+        while service.pid is None:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         await asyncio.sleep(chance.uniform(0.05, 1.2))  # where it dies is the point of the test
         service.kill()

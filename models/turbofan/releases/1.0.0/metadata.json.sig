@@ -1,0 +1,1 @@
+YfGmHg/C+2ZRCUYBCyUqQ7VE3tmqpx9IlSb+b7/0gvuTjNqnqacmQ0n2sWZ6cyZ3p56LHEBwOJsXinn+pajjAw==
