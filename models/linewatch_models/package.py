@@ -151,6 +151,7 @@ def release(inputs: Inputs, files: Mapping[str, bytes], key: Ed25519PrivateKey, 
         package = read_package(made, [key.public_key()])
         for variant in GRAPHS:
             open_model(package, variant, SessionOptions())
+        out.parent.mkdir(parents=True, exist_ok=True)
         partial = out.with_name(f".{version}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(made, partial)
