@@ -14,7 +14,7 @@ from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from linewatch_inference.errors import InferenceRefused, ModelNotFound, NotServing
+from linewatch_inference.errors import InferenceRefused, ModelNotFound, NotServing, PackageRefused
 from linewatch_inference.metrics import Metrics
 from linewatch_inference.model import Model, open_model
 from linewatch_inference.package import find, locate, read_package, version_key
@@ -24,6 +24,9 @@ from linewatch_inference.verdict import Reference
 log = logging.getLogger(__name__)
 
 UNLOAD_WAIT_S = 30.0
+
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, RecursionError, MemoryError)
+"""What reading a package that nobody foresaw may raise. It must not stop the other models."""
 
 
 class EngineEvents(Protocol):
@@ -225,13 +228,18 @@ class Repository:
 
     def _open(self, name: str, version: str) -> Model:
         directory = locate(self._source.models_dir, name, version)
-        package = read_package(directory, self._source.trusted_keys)
+        try:
+            package = read_package(directory, self._source.trusted_keys)
+            model = open_model(package, self._source.variant, self._source.session)
+        except UNREADABLE as error:
+            log.exception("package_unreadable", extra={"directory": str(directory)})
+            raise PackageRefused(f"{directory}: can't be read: {error!r}; copy the package again") from error
         if not package.is_signed:
             log.warning(
                 "model_signature_not_checked",
                 extra={"model": package.name, "reason": "no trusted keys are set"},
             )
-        return open_model(package, self._source.variant, self._source.session)
+        return model
 
     def _mark(self, name: str, version: str, *, loading: bool) -> None:
         with self._changed:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """linewatch.v1.Inspector over a real server, with real graphs."""
 
+import logging
 import os
 import struct
 import threading
@@ -368,3 +369,22 @@ def test_requests_are_counted_by_outcome(running: Running) -> None:
         running.registry.get_sample_value("linewatch_inference_predict_seconds_count", {"model": "spots"})
         == 1
     )
+
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+@pytest.mark.parametrize(("sent", "logged"), [(TRACE, TRACE), ("nonsense", None), (TRACE[:-2] + "00", None)])
+def test_sampled_trace_context_is_in_the_log(
+    running: Running, caplog: pytest.LogCaptureFixture, sent: str, logged: str | None
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    running.inspector.Inspect(
+        image_request(encoded(picture())), timeout=TIMEOUT_S, metadata=(("traceparent", sent),)
+    )
+
+    told = [
+        record.__dict__.get("traceparent") for record in caplog.records if record.getMessage() == "inspected"
+    ]
+    assert told == ([logged] if logged else [])

@@ -254,3 +254,34 @@ def test_int8_runs_where_the_package_has_it(serve: Callable[..., Running], own_c
 
     variants = {one.name: one.reference.variant for one in running.repository.index() if one.reference}
     assert variants == {"spots": "int8", "wear": "fp32", "colours": "fp32"}
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        (METADATA, b"[" * 100_000),
+        (METADATA, b"\xff\xfe"),
+        (METADATA, b"[]"),
+        (
+            "golden/expected.json",
+            b'{"samples": [{"file": "golden/spot.png", "variants": {"fp32": {"outputs": {"score": 3}}}}]}',
+        ),
+        ("golden/expected.json", b'{"samples": []}'),
+        ("golden/expected.json", b"null"),
+        ("golden/spot.png", b"no picture"),
+    ],
+)
+def test_package_of_nonsense_is_refused_and_the_others_are_served(
+    serve: Callable[..., Running], own_copy: Path, name: str, data: bytes
+) -> None:
+    (own_copy / SPOTS / name).write_bytes(data)
+    if name != METADATA:
+        resigned(own_copy, lambda told: with_digest(told, name, data))
+
+    running = serve(own_copy, trusted_keys_dir=None)
+
+    assert {entry.name: entry.state for entry in running.repository.index() if entry.name != "spots"} == {
+        "wear": "READY", "colours": "READY",
+    }  # fmt: skip
+    with pytest.raises(PackageRefused):
+        running.repository.load("spots")
