@@ -85,6 +85,10 @@ class Inspection:
             self._metrics.counted(model.reference if model else None, outcome)
         return tensors, model.reference
 
+    def count_refused(self, error: InferenceRefused) -> None:
+        """Counts a request that was refused before a model was looked for."""
+        self._metrics.counted(None, error.reason)
+
     def _tell(self, name: str, model: Model | None, error: ModelFault) -> None:
         now = time.monotonic()
         if now - self._told_at.get(name, -TELL_FAULT_EVERY_S) >= TELL_FAULT_EVERY_S:

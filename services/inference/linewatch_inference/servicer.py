@@ -15,6 +15,7 @@ from linewatch_inference.errors import Busy, InferenceRefused, NotServing
 from linewatch_inference.grpc_errors import abort, abort_internal, status_code
 from linewatch_inference.inspection import Inspection
 from linewatch_inference.messages import part_of, response_of
+from linewatch_inference.verdict import Part
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class InspectorServicer(inspector_pb2_grpc.InspectorServicer):  # type: ignore[m
         self, request: inspector_pb2.InspectRequest, context: grpc.ServicerContext
     ) -> inspector_pb2.InspectResponse:
         try:
-            part = part_of(request, self._shared_memory_dir)
+            part = self._part(request)
             inspected, model = self._inspection.inspect(
                 request.model_name, request.model_version, part,
                 budget_s=context.time_remaining(), with_heatmap=request.with_heatmap,
@@ -93,6 +94,13 @@ class InspectorServicer(inspector_pb2_grpc.InspectorServicer):  # type: ignore[m
             level, "inspected", extra={"id": request.id, "result": inspected.verdict.result.value, **trace}
         )
         return response_of(request.id, inspected, model)
+
+    def _part(self, request: inspector_pb2.InspectRequest) -> Part:
+        try:
+            return part_of(request, self._shared_memory_dir)
+        except InferenceRefused as error:
+            self._inspection.count_refused(error)
+            raise
 
     def _stream_answer(
         self, request: inspector_pb2.InspectRequest, context: grpc.ServicerContext

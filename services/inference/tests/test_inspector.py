@@ -357,6 +357,7 @@ def test_requests_are_counted_by_outcome(running: Running) -> None:
     running.inspector.Inspect(image_request(encoded(picture(10))), timeout=TIMEOUT_S)
     refused(running, image_request(b"no image"))
     refused(running, image_request(b"no image", "nobody"))
+    refused(running, messages.InspectRequest(model_name="spots"))
 
     def count(model: str, version: str, outcome: str) -> float | None:
         labels = {"model": model, "version": version, "outcome": outcome}
@@ -365,6 +366,7 @@ def test_requests_are_counted_by_outcome(running: Running) -> None:
     assert count("spots", "1.0.0", "ng") == 1
     assert count("spots", "1.0.0", "unreadable_image") == 1
     assert count("", "", "model_not_found") == 1
+    assert count("", "", "wrong_shape") == 1
     assert (
         running.registry.get_sample_value("linewatch_inference_predict_seconds_count", {"model": "spots"})
         == 1
