@@ -38,9 +38,9 @@ def sample_part(name: str, data: bytes) -> Part:
 
 
 def padded_rows(values: NDArray[np.float32]) -> int:
-    """How many leading rows repeat the first real record."""
+    """How many leading rows repeat the first real record; all but the last where there is only one record."""
     differs = np.flatnonzero((values != values[0]).any(axis=1))
-    return int(differs[0]) - 1 if differs.size else 0
+    return int(differs[0]) - 1 if differs.size else len(values) - 1
 
 
 def kept(outputs: Mapping[str, NDArray[np.generic]]) -> dict[str, Any]:

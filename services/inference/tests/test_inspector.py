@@ -390,3 +390,28 @@ def test_sampled_trace_context_is_in_the_log(
         record.__dict__.get("traceparent") for record in caplog.records if record.getMessage() == "inspected"
     ]
     assert told == ([logged] if logged else [])
+
+
+def test_graph_that_fails_is_an_internal_error_with_an_id_and_told_once(
+    serve: Callable[..., Running], own_copy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_package(
+        own_copy, described("segmentation", "1.1.0"), spots_graph(brittle=True), own_copy / "key.pem"
+    )
+    running = serve(own_copy)
+
+    told = [refused(running, image_request(encoded(picture(0)))) for _ in range(2)]
+
+    assert {answer[:2] for answer in told} == {(grpc.StatusCode.INTERNAL, "internal")}
+    words = told[0][2]
+    logged = [record for record in caplog.records if record.getMessage() == "internal_error"]
+    assert words.split()[2].removesuffix(";") == logged[0].__dict__["error_id"]
+    assert "NaN" not in words
+    assert "Traceback" not in words
+    assert logged[0].exc_info
+    assert [event for event in running.events.heard if event[0] == "EngineError"] == [
+        ("EngineError", "spots", "output score: no finite number")
+    ]
+    assert (
+        running.inspector.Inspect(image_request(encoded(picture(10))), timeout=TIMEOUT_S).verdict.result == NG
+    )

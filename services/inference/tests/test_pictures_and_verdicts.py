@@ -156,6 +156,8 @@ def test_padding_is_counted_from_the_records() -> None:
     assert padded_rows(values) == 0
     values[:4] = values[3]
     assert padded_rows(values) == 3
+    values[:] = values[0]
+    assert padded_rows(values) == 7
 
 
 def test_verdict_is_anomalous_unless_ok() -> None:

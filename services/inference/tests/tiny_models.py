@@ -18,8 +18,11 @@ from linewatch_models.signing import public_pem
 SIDE = 32
 
 
-def spots_graph(gain: float = 1.0, slow: int = 0) -> bytes:
-    """Segmentation: how dark (class dark) and how bright (class bright) each 2x2 place of a grey picture is."""
+def spots_graph(gain: float = 1.0, slow: int = 0, *, brittle: bool = False) -> bytes:
+    """Segmentation: how dark (class dark) and how bright (class bright) each 2x2 place of a grey picture is.
+
+    A brittle one answers NaN to a picture with a black pixel.
+    """
     nodes = [
         helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["pixels"], ["planes"], perm=[0, 3, 1, 2]),
@@ -34,6 +37,15 @@ def spots_graph(gain: float = 1.0, slow: int = 0) -> bytes:
     ]
     constants = {"scale": 1 / 255, "one": 1.0, "gain": gain, "dim": 0.1}
     initializers = [numpy_helper.from_array(np.float32(value), name) for name, value in constants.items()]
+    if brittle:
+        nodes[-1].output[0] = "sound_score"
+        nodes += [
+            helper.make_node("ReduceMin", ["light"], ["darkest"], axes=[1, 2, 3], keepdims=0),
+            helper.make_node("Log", ["darkest"], ["log"]),
+            helper.make_node("Mul", ["log", "zero"], ["spoiling"]),
+            helper.make_node("Add", ["sound_score", "spoiling"], ["score"]),
+        ]
+        initializers.append(numpy_helper.from_array(np.float32(0.0), "zero"))
     if slow:
         nodes[-1].output[0] = "quick_score"
         nodes += _slow_nodes(slow)
