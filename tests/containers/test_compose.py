@@ -133,6 +133,7 @@ def test_a_restart_and_kills_on_the_way_lose_and_double_nothing(stack: Any) -> N
     assert counts.events["enriched"] >= counts.parts["judged"] + counts.parts["not_inspected"]
     for capture in ("capture-line-1", "capture-line-2"):
         assert stack.spool(capture)[0]["", "judged"] > 0
+    assert counts.work_orders["in_erp"] + counts.work_orders["awaiting_approval"] > 0
     assert stack.cloud()["dead_letters"] == 0
 
 
