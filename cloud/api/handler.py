@@ -115,6 +115,8 @@ def _summary() -> dict[str, Any]:
             },
         },
         "pilot": desk().pilot,
+        # The risk from which each band is crossed.
+        "bands": {band.name: band.on for band in desk().data.rules["machine"].bands},
     }
 
 
