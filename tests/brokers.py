@@ -258,7 +258,8 @@ require_certificate true
 use_identity_as_username true
 allow_anonymous false
 max_inflight_messages 1000
-max_queued_messages 0
+# Not 0: mosquitto before 2.0.17 then ends the connection of a client whose publish it denies.
+max_queued_messages 100000
 acl_file {{folder}}/acl
 log_dest stdout
 """

@@ -47,24 +47,20 @@ async def in_daemon_thread(function: Callable[[], object]) -> None:
     on alone.
     """
     loop = asyncio.get_running_loop()
-    done: asyncio.Future[None] = loop.create_future()
-
-    def finish(error: BaseException | None) -> None:
-        if done.cancelled():
-            return
-        if error is None:
-            done.set_result(None)
-        else:
-            done.set_exception(error)
+    done = asyncio.Event()
+    raised: list[
+        BaseException
+    ] = []  # taken out again below: a future would keep the error, and all it refers to
 
     def call() -> None:
-        error: BaseException | None = None
         try:
             function()
-        except BaseException as raised:  # noqa: BLE001 - raised again where it is waited for
-            error = raised
+        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+            raised.append(error)
         with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending
-            loop.call_soon_threadsafe(finish, error)
+            loop.call_soon_threadsafe(done.set)
 
     threading.Thread(target=call, name="blocking call", daemon=True).start()
-    await done
+    await done.wait()
+    if raised:
+        raise raised.pop()

@@ -238,10 +238,8 @@ class Connection:
         clean = self._subscriptions.session_expiry_s == 0
         self._client = client
         try:
-            host, port = self.endpoint.host, self.endpoint.port
-            await in_daemon_thread(
-                lambda: client.connect(host, port, KEEPALIVE_S, clean_start=clean, properties=properties)
-            )
+            at = (self.endpoint.host, self.endpoint.port, KEEPALIVE_S)
+            await in_daemon_thread(lambda: client.connect(*at, clean_start=clean, properties=properties))
             client.loop_start()
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await accepted
@@ -261,6 +259,8 @@ class Connection:
             with contextlib.suppress(ValueError):
                 client.disconnect()
             await asyncio.shield(asyncio.to_thread(client.loop_stop))
+            if (left_open := client.socket()) is not None:  # paho closes it only when it is collected
+                left_open.close()
 
     def _new_client(
         self, loop: asyncio.AbstractEventLoop, accepted: asyncio.Future[None], ended: asyncio.Future[str]

@@ -14,8 +14,8 @@ class Settings(ServiceSettings):
 
     model_config = service_settings("FORWARDER_")
 
-    stream_max_bytes: int = Field(default=10 * 1024 * 1024, ge=256 * 1024)
-    """Bytes that one stream may hold on disk; at least two of the largest events that can be published."""
+    stream_max_bytes: int = Field(default=10 * 1024 * 1024, ge=2 * 1024 * 1024)
+    """Bytes that one stream may hold on disk; at least as many as one group commit of the largest events needs."""
     stream_max_age_s: float = Field(default=7 * 24 * 3600.0, gt=0)
     """Seconds that an event may wait for the cloud before it expires and is counted."""
     when_full: WhenFull = WhenFull.SHED_GOOD

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from brokers import STATION, Cloud, connected, inspection, listening, until
+from forwarding import FakeUplink, state
+
+from linewatch_forwarder.delivery import BATCH, Delivery, Uplink
+from linewatch_forwarder.iot_core import NEVER, IotCore
+from linewatch_plant.uplink_cable import UplinkCable
+from linewatch_runtime.mqtt import Endpoint, Refused
+from linewatch_runtime.spool import Record, Spool, SpoolWorker, StreamLimit
+
+pytestmark = pytest.mark.anyio
+
+EVENTS = "linewatch/v1/+/+/+/inspection"
+
+
+def record(sequence: int, result: str = "OK", topic: str = STATION.topic("inspection")) -> Record:
+    event_id, payload = inspection(sequence, result)
+    return Record(event_id, "predictions-line-1", topic, payload, alarm=result != "OK")
+
+
+def ids(records: list[Record]) -> list[str]:
+    return [one.event_id for one in records]
+
+
+@asynccontextmanager
+async def delivering(
+    worker: SpoolWorker, uplink: Uplink, rate: float = 10_000
+) -> AsyncIterator[tuple[Delivery, asyncio.Event, asyncio.Task[None]]]:
+    delivery, stop = Delivery(worker, uplink, rate), asyncio.Event()
+    task = asyncio.create_task(delivery.run(stop), name="delivery")
+    try:
+        yield delivery, stop, task
+    finally:
+        stop.set()
+        async with asyncio.timeout(15):
+            await task
+
+
+def settled(worker: SpoolWorker) -> int:
+    one = state(worker)
+    return one.settled if one else 0
+
+
+# --- the flow, with a fake cloud -------------------------------------------------------------------------------------
+
+
+async def test_alarms_overtake_and_each_class_keeps_its_order(worker: SpoolWorker) -> None:
+    uplink = FakeUplink()
+    events = [record(number, "NG" if number % 4 == 0 else "OK") for number in range(60)]
+    await worker.run(worker.spool.append, events)
+    async with delivering(worker, uplink):
+        uplink.gate.set()
+
+        await until(lambda: settled(worker) == 60, "all are delivered")
+
+    assert uplink.accepted == ids([one for one in events if one.alarm]) + ids(
+        [one for one in events if not one.alarm]
+    )
+
+
+async def test_event_that_can_never_be_delivered_is_buried_and_the_rest_goes_on(worker: SpoolWorker) -> None:
+    events = [record(number) for number in range(5)]
+    uplink = FakeUplink(never={events[1].event_id})
+    uplink.gate.set()
+    await worker.run(worker.spool.append, events)
+    async with delivering(worker, uplink):
+        await until(lambda: settled(worker) == 4, "the others are delivered")
+
+    assert state(worker).buried == 1
+    ((one, reason),) = await worker.run(worker.spool.buried)
+    assert (one.event_id, reason) == (events[1].event_id, "0x99 payload format invalid")
+
+
+async def test_nothing_leaves_the_spool_while_the_cloud_is_in_trouble(worker: SpoolWorker) -> None:
+    uplink = FakeUplink(trouble="NotConnected")
+    uplink.gate.set()
+    await worker.run(worker.spool.append, [record(1), record(2)])
+    async with delivering(worker, uplink) as (delivery, _, _):
+        await until(lambda: uplink.batches >= 2, "it tries again")
+        assert state(worker).events == 2
+        assert delivery.trouble == "NotConnected"
+
+        uplink.trouble = ""
+
+        await until(lambda: settled(worker) == 2, "delivered at last", 30)
+        assert not delivery.trouble
+
+
+async def test_trouble_that_lasts_for_days_ends_nothing(
+    worker: SpoolWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("linewatch_forwarder.delivery.LONGEST_BACKOFF_S", 0.0)
+    uplink = FakeUplink(trouble="NobodySubscribed")
+    uplink.gate.set()
+    await worker.run(worker.spool.append, [record(1)])
+    async with delivering(worker, uplink):
+        await until(lambda: uplink.batches > 1100, "more than 1024 tries in a row", 30)
+
+
+async def test_rate_is_kept(worker: SpoolWorker) -> None:
+    uplink = FakeUplink()
+    uplink.gate.set()
+    await worker.run(worker.spool.append, [record(number) for number in range(30)])
+    begun = asyncio.get_running_loop().time()
+    async with delivering(worker, uplink, rate=60):
+        await until(lambda: settled(worker) == 30, "the first batch")
+        await worker.run(worker.spool.append, [record(99)])
+        await until(lambda: settled(worker) == 31, "the second batch")
+
+    assert asyncio.get_running_loop().time() - begun >= 0.5
+
+
+async def test_new_event_wakes_an_idle_delivery(worker: SpoolWorker) -> None:
+    uplink = FakeUplink()
+    uplink.gate.set()
+    async with delivering(worker, uplink) as (delivery, _, _):
+        await worker.run(worker.spool.append, [record(1)])
+        delivery.wake()
+
+        await until(lambda: uplink.accepted, "delivered")
+
+
+async def test_full_disk_stops_no_delivery(tmp_path: Path) -> None:
+    worker = SpoolWorker(
+        lambda: Spool(tmp_path / "full.db", StreamLimit(100 * 1024 * 1024), file_max_bytes=1024 * 1024)
+    )
+    try:
+        count = 0
+        with pytest.raises(Exception, match="cap"):
+            while True:
+                batch = [record(number, "NG" if number % 8 == 0 else "OK") for number in range(20)]
+                count += await worker.run(worker.spool.append, batch)
+        uplink = FakeUplink()
+        uplink.gate.set()
+        async with delivering(worker, uplink):
+            await until(lambda: settled(worker) == count, "all are delivered", 30)
+    finally:
+        worker.close()
+
+
+# --- the real adapter over mutual TLS --------------------------------------------------------------------------------
+
+
+async def test_events_reach_the_cloud_over_mutual_tls_in_order(cloud: Cloud, worker: SpoolWorker) -> None:
+    events = [record(number, "NG" if number % 4 == 0 else "OK") for number in range(80)]
+    async with (
+        listening(cloud.endpoint("rule"), EVENTS) as rule,
+        connected(cloud.endpoint("device")) as uplink,
+    ):
+        await worker.run(worker.spool.append, events)
+        async with delivering(worker, IotCore(uplink)):
+            await until(lambda: settled(worker) == 80, "all are accepted")
+        await until(lambda: len(rule.ids) == 80, "all arrive")
+
+    assert rule.ids == ids([one for one in events if one.alarm]) + ids(
+        [one for one in events if not one.alarm]
+    )
+
+
+async def test_cloud_refuses_a_device_without_its_certificate(cloud: Cloud) -> None:
+    files = cloud.certificates
+    stranger = Endpoint("localhost", cloud.port, "device", tls=type(cloud.endpoint("x").tls)(files.ca_file))
+    async with connected(stranger, wait=False) as uplink:
+        await until(lambda: uplink.trouble, "refused")
+
+        assert not uplink.connected.is_set()
+
+
+# paho leaves the socket of a failed handshake to the collector, which closes it at once.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_device_refuses_a_cloud_with_another_certificate(cloud: Cloud, tmp_path: Path) -> None:
+    other = Cloud(tmp_path / "other")
+    endpoint = Endpoint("localhost", cloud.port, "device", tls=other.endpoint("x").tls)
+    async with connected(endpoint, wait=False) as uplink:
+        await until(lambda: "certificate verify failed" in uplink.trouble, "it is told why")
+
+        assert not uplink.connected.is_set()
+
+
+async def test_event_that_no_rule_takes_is_kept(cloud: Cloud, worker: SpoolWorker) -> None:
+    one = record(1)
+    async with connected(cloud.endpoint("device")) as uplink:
+        await worker.run(worker.spool.append, [one])
+        async with delivering(worker, IotCore(uplink)) as (delivery, _, _):
+            await until(lambda: "NobodySubscribed" in delivery.trouble, "the trouble is told")
+            assert settled(worker) == 0
+
+            async with listening(cloud.endpoint("rule"), EVENTS) as rule:
+                await until(lambda: settled(worker) == 1, "delivered once there is a rule", 30)
+
+                await until(lambda: rule.ids == [one.event_id], "it arrives")
+
+
+async def test_event_against_the_policy_is_kept_and_told_and_the_others_pass(
+    cloud: Cloud, worker: SpoolWorker
+) -> None:
+    async with listening(cloud.endpoint("rule"), EVENTS), connected(cloud.endpoint("device")) as uplink:
+        await worker.run(worker.spool.append, [record(1, topic="forbidden/inspection"), record(2)])
+        async with delivering(worker, IotCore(uplink)) as (delivery, _, _):
+            await until(lambda: settled(worker) == 1, "the other passes")
+
+            assert "0x87" in delivery.trouble
+            assert state(worker).events == 1
+
+
+@pytest.mark.parametrize("code", sorted(NEVER))
+async def test_codes_that_no_second_try_changes_are_told_as_refused(code: int) -> None:
+    class Refusing:
+        async def publish(self, *_arguments: object, **_more: object) -> None:
+            raise Refused("publish", code, "never")
+
+    outcome = await IotCore(Refusing()).send([record(1)])
+
+    assert [reason for _, reason in outcome.refused] == [f"publish: 0x{code:02x} never"]
+    assert not outcome.trouble
+
+
+async def test_uplink_that_is_cut_loses_nothing(cloud: Cloud, worker: SpoolWorker) -> None:
+    cable = UplinkCable("127.0.0.1", cloud.port)
+    await cable.start()
+    endpoint = cloud.endpoint("device")
+    endpoint = Endpoint(endpoint.host, cable.port, endpoint.client_id, tls=endpoint.tls)
+    events = [record(number) for number in range(4 * BATCH)]
+    try:
+        async with listening(cloud.endpoint("rule"), EVENTS) as rule, connected(endpoint) as uplink:
+            async with delivering(worker, IotCore(uplink), rate=300):
+                for start in range(0, len(events), BATCH):
+                    await worker.run(worker.spool.append, events[start : start + BATCH])
+                    before = settled(worker)
+                    await until(lambda before=before: settled(worker) > before, "something passes", 30)
+                    cable.cut()
+                    await until(lambda: not uplink.connected.is_set(), "the cut is seen")
+                    cable.mend()
+                await until(lambda: settled(worker) == len(events), "all are delivered", 60)
+            await until(lambda: len(set(rule.ids)) == len(events), "all arrive")
+    finally:
+        await cable.stop()
+
+
+async def test_stop_ends_with_the_batch_in_hand(worker: SpoolWorker) -> None:
+    sending, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(FakeUplink):
+        async def send(self, records):
+            sending.set()
+            await go_on.wait()
+            return await super().send(records)
+
+    uplink = Slow()
+    uplink.gate.set()
+    await worker.run(worker.spool.append, [record(number) for number in range(BATCH + 10)])
+    async with delivering(worker, uplink) as (_, stop, task):
+        await sending.wait()
+
+        stop.set()
+        go_on.set()
+        await asyncio.wait([task], timeout=5)
+
+        assert settled(worker) == BATCH
+        assert uplink.batches == 1

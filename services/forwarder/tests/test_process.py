@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The forwarder as a process: settings, start, outages, stop."""
+
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from brokers import (
+    STATION,
+    Broker,
+    Certificates,
+    connected,
+    inspection,
+    listening,
+    make_certificates,
+    until,
+    wait_for,
+)
+from forwarding import Forwarder, told_state
+
+from linewatch_plant.processes import free_port
+from linewatch_runtime.mqtt import Subscriptions
+
+EVENTS = "linewatch/v1/+/+/+/inspection"
+STATUS = "linewatch/v1/plant-1/device/forwarder/status"
+STOP_S = 10.0
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Certificates:
+    return make_certificates(tmp_path / "certificates")
+
+
+@pytest.fixture
+def offline(tmp_path: Path, certificates: Certificates) -> Iterator[Forwarder]:
+    """A forwarder that reaches neither broker nor cloud; not started."""
+    made = Forwarder(
+        tmp_path, free_port(), FORWARDER_UPLINK_HOST="localhost", FORWARDER_UPLINK_PORT=str(free_port()),
+        FORWARDER_UPLINK_CA_FILE=str(certificates.ca_file),
+        FORWARDER_UPLINK_CERTIFICATE_FILE=str(certificates.device_file),
+        FORWARDER_UPLINK_KEY_FILE=str(certificates.device_key_file),
+    )  # fmt: skip
+    yield made
+    made.kill()
+
+
+def metrics(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        return answer.read().decode()
+
+
+# --- a start that can't be ------------------------------------------------------------------------------------------
+
+
+def refused(forwarder: Forwarder, *command: str) -> str:
+    run = subprocess.run(
+        [*command, *forwarder.command], env=forwarder.environment, capture_output=True, text=True, timeout=20, check=False
+    )  # fmt: skip
+    assert run.returncode == 2, run.stderr
+    assert "Traceback" not in run.stderr
+    return run.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("FORWARDER_UPLINK_HOST", ""), ("FORWARDER_UPLINK_CA_FILE", ""), ("FORWARDER_UPLINK_KEY_FILE", "/no/such"),
+        ("FORWARDER_STREAM_MAX_BYTES", "1"), ("FORWARDER_WHEN_FULL", "panic"), ("FORWARDER_UPLINK_RATE", "0"),
+        ("FORWARDER_UPLINK_RAET", "5"), ("FORWARDER_METRICS_PORT", "70000"),
+    ],
+)  # fmt: skip
+def test_wrong_setting_ends_the_start_and_is_named(offline: Forwarder, name: str, value: str) -> None:
+    offline.environment[name] = value
+
+    assert refused(offline).startswith(name)
+    assert not offline.state_dir.exists()
+
+
+def test_taken_metrics_port_ends_the_start_and_is_named(offline: Forwarder) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        offline.environment["FORWARDER_METRICS_PORT"] = str(taken.getsockname()[1])
+
+        assert refused(offline).startswith("FORWARDER_METRICS_PORT: can't listen")
+
+
+def test_state_directory_that_can_not_be_made_or_opened_is_named(offline: Forwarder) -> None:
+    offline.state_dir.write_text("a file is in the way")
+    assert refused(offline).startswith("FORWARDER_STATE_DIR: ")
+    offline.state_dir.unlink()
+    (offline.state_dir / "forwarder.db").mkdir(parents=True)
+
+    assert refused(offline).startswith("FORWARDER_STATE_DIR: ")
+
+
+def test_state_directory_that_can_not_be_written_is_named(offline: Forwarder) -> None:
+    offline.environment["FORWARDER_STATE_DIR"] = "/proc"  # root can write anywhere else
+
+    assert refused(offline).startswith("FORWARDER_STATE_DIR: ")
+
+
+def test_damaged_spool_is_told_and_left_alone(offline: Forwarder) -> None:
+    offline.state_dir.mkdir()
+    (offline.state_dir / "forwarder.db").write_bytes(b"no database" * 1000)
+
+    assert "move the file away" in refused(offline)
+    assert (offline.state_dir / "forwarder.db").read_bytes() == b"no database" * 1000
+
+
+# --- life -----------------------------------------------------------------------------------------------------------
+
+
+def test_forwarder_without_broker_and_cloud_stays_up_and_stops_in_time(offline: Forwarder) -> None:
+    offline.start()
+    wait_for(lambda: len(offline.events("mqtt_unreachable")) >= 3, "it says what it can't reach")
+    assert offline.runs
+
+    begun = time.monotonic()
+
+    assert offline.end(STOP_S) == 0
+    assert time.monotonic() - begun < STOP_S
+    assert "Traceback" not in offline.told()
+
+
+@contextmanager
+def silent_peer() -> Iterator[int]:
+    """A port that takes connections and says nothing, as a cloud behind a broken proxy does."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+def test_peer_that_says_nothing_holds_no_stop(offline: Forwarder) -> None:
+    with silent_peer() as port:
+        offline.environment["FORWARDER_UPLINK_PORT"] = str(port)
+        offline.environment["FORWARDER_MQTT_PORT"] = str(port)
+        offline.start()
+        wait_for(lambda: offline.events("started"), "it runs")
+
+        begun = time.monotonic()
+
+        assert offline.end(STOP_S) == 0
+        assert time.monotonic() - begun < 5
+
+
+@pytest.mark.anyio
+async def test_backlog_grows_while_the_uplink_is_away_and_drains_when_it_is_back(
+    mosquitto: Broker, forwarder: Forwarder, cloud: Broker, tmp_path: Path
+) -> None:
+    cloud.kill()
+    port = free_port()
+    heartbeat = tmp_path / "heartbeat"
+    forwarder.environment |= {
+        "FORWARDER_METRICS_PORT": str(port), "FORWARDER_HEARTBEAT_FILE": str(heartbeat),
+    }  # fmt: skip
+    forwarder.start()
+    async with (
+        listening(mosquitto.endpoint("console"), STATUS) as console,
+        connected(mosquitto.endpoint("capture"), Subscriptions([STATION.topic("committed")])) as capture,
+    ):
+        await told_state(console, "offline-uplink")
+        events = [inspection(number, "NG" if number % 5 == 0 else "OK") for number in range(100)]
+        for _, payload in events:
+            await capture.publish(STATION.topic("inspection"), payload)
+        await until(lambda: _backlog(console) == 100, "the backlog is told")
+        assert 'backlog_events{stream="predictions-line-1"} 100.0' in metrics(port)
+        assert heartbeat.exists()
+        assert forwarder.runs
+        assert forwarder.end(STOP_S) == 0
+        await told_state(console, "stopped")
+
+        cloud.start()
+        async with listening(cloud.endpoint("rule"), EVENTS) as rule:
+            forwarder.start()
+            await until(lambda: len(set(rule.ids)) == 100, "all arrive", 40)
+
+        told = await told_state(console, "online")
+        assert told["uplink"]["connected"]
+        assert [event_id for event_id, _ in events if event_id not in rule.ids] == []
+        wait_for(
+            lambda: 'delivered_total{stream="predictions-line-1"} 100.0' in metrics(port), "the count is told"
+        )
+
+
+def _backlog(console: object) -> int:
+    return sum(one["events"] for one in console.last(STATUS).get("streams", []))
+
+
+@pytest.mark.anyio
+async def test_vanished_forwarder_is_told_offline_by_the_broker(
+    mosquitto: Broker, forwarder: Forwarder
+) -> None:
+    forwarder.start()
+    async with listening(mosquitto.endpoint("console"), STATUS) as console:
+        await until(lambda: console.last(STATUS), "a status")
+
+        forwarder.kill()
+
+        await told_state(console, "offline")
+
+
+@pytest.mark.anyio
+async def test_sigterm_under_load_ends_in_time_and_nothing_is_lost(
+    mosquitto: Broker, forwarder: Forwarder, cloud: Broker
+) -> None:
+    forwarder.start()
+    async with (
+        listening(cloud.endpoint("rule"), EVENTS) as rule,
+        listening(mosquitto.endpoint("capture"), STATION.topic("committed")) as capture,
+    ):
+        await until(lambda: len(forwarder.events("mqtt_connected")) == 3, "all is connected")
+        events = [inspection(number) for number in range(400)]
+        for _, payload in events:
+            await capture.connection.publish(STATION.topic("inspection"), payload)
+        await until(lambda: len(rule.ids) >= 100, "some are delivered")
+
+        assert forwarder.end(STOP_S) == 0
+
+        forwarder.start()
+        await until(lambda: len(set(rule.ids)) == 400, "the rest follows", 30)
+    assert "Traceback" not in forwarder.told()
+
+
+@pytest.mark.anyio
+async def test_what_was_dropped_is_told_to_the_cloud_as_an_event(
+    mosquitto: Broker, forwarder: Forwarder, cloud: Broker
+) -> None:
+    forwarder.environment["FORWARDER_STREAM_MAX_AGE_S"] = "0.001"
+    cloud.kill()
+    forwarder.start()
+    async with listening(mosquitto.endpoint("capture"), STATION.topic("committed")) as capture:
+        await until(lambda: len(forwarder.events("mqtt_connected")) == 2, "the device is connected")
+        await capture.connection.publish(STATION.topic("inspection"), inspection(1)[1])
+        await until(lambda: capture.heard, "it is stored")
+    forwarder.end(STOP_S)
+
+    cloud.start()
+    async with listening(cloud.endpoint("rule"), "linewatch/v1/+/device/+/inspection") as rule:
+        forwarder.start()
+
+        await until(lambda: rule.heard, "the drop is told", 30)
+
+    told = rule.last(rule.heard[0][0])
+    assert told["type"] == "EventsDropped"
+    assert (told["data"]["stream"], told["data"]["count"], told["data"]["reason"]) == (
+        "predictions-line-1", 1, "expired",
+    )  # fmt: skip
