@@ -120,13 +120,15 @@ class Status:
         self._told, self._told_at = told, now
 
 
-def _described(entry: IndexEntry) -> dict[str, str]:
-    told = {"name": entry.name, "version": entry.version, "state": entry.state}
-    if entry.reference:
+def _described(entry: IndexEntry) -> dict[str, object]:
+    told: dict[str, object] = {"name": entry.name, "version": entry.version, "state": entry.state}
+    if entry.model:
+        reference, thresholds = entry.model.reference, entry.model.description.thresholds
         told |= {
-            "digest": entry.reference.digest,
-            "variant": entry.reference.variant,
-            "provider": entry.reference.execution_provider,
+            "digest": reference.digest,
+            "variant": reference.variant,
+            "provider": reference.execution_provider,
+            "thresholds": {"review": thresholds.review, "ng": thresholds.ng},
         }
     return told | ({"reason": entry.reason[:MAX_MESSAGE]} if entry.reason else {})
 

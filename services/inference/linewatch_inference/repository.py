@@ -54,7 +54,7 @@ class IndexEntry:
     version: str
     state: str
     reason: str = ""
-    reference: Reference | None = None
+    model: Model | None = None
 
 
 @dataclass(slots=True)
@@ -183,7 +183,7 @@ class Repository:
         """Every model that is served, loading, refused or lies in the directory."""
         with self._changed:
             entries = [
-                IndexEntry(name, version, "READY", reference=served.model.reference)
+                IndexEntry(name, version, "READY", model=served.model)
                 for name, versions in self._served.items()
                 for version, served in versions.items()
             ]

@@ -252,7 +252,7 @@ def test_int8_runs_where_the_package_has_it(serve: Callable[..., Running], own_c
 
     running = serve(own_copy, variant="int8")
 
-    variants = {one.name: one.reference.variant for one in running.repository.index() if one.reference}
+    variants = {one.name: one.model.reference.variant for one in running.repository.index() if one.model}
     assert variants == {"spots": "int8", "wear": "fp32", "colours": "fp32"}
 
 
