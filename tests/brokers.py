@@ -108,9 +108,9 @@ class Child:
         return self.output.read_text(errors="replace") if self.output.exists() else ""
 
 
-_BARE = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ} | {
-    "PYTHONUNBUFFERED": "1"
-}
+_BARE = {
+    name: os.environ[name] for name in ("PATH", "PYTHONPATH", "HOME", "LANG", "TMPDIR") if name in os.environ
+} | {"PYTHONUNBUFFERED": "1"}
 
 
 class Broker(Child):

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A producer as capture is one: spool, publisher, and events made at a pace. Killed and started again it goes on.
+
+The count of made events changes in the transaction that stores them, and the id of event number n is always the same:
+so the test knows every id that was ever appended, and none is appended twice.
+"""
+
+import argparse
+import asyncio
+import uuid
+from pathlib import Path
+
+from linewatch.v1 import event_pb2, verdict_pb2
+from linewatch_runtime.events import Place, envelope, origin, stream_of
+from linewatch_runtime.mqtt import Connection, Endpoint, Subscriptions
+from linewatch_runtime.publisher import Publisher
+from linewatch_runtime.spool import Record, Spool, SpoolWorker
+
+PLACE = Place("plant-1", "line-1", "station-1")
+BATCH = 5
+
+
+def event_id(number: int) -> str:
+    """The id of event `number`."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"event {number}"))
+
+
+def event(number: int, epoch: int) -> Record:
+    """Every fifth is an alarm."""
+    result = verdict_pb2.Verdict.NG if number % 5 == 0 else verdict_pb2.Verdict.OK
+    data = event_pb2.Inspection(
+        origin=origin(PLACE, epoch, number + 1), part_id=f"part {number}", verdict=verdict_pb2.Verdict(result=result)
+    )  # fmt: skip
+    payload = envelope(event_id(number), "InferenceCompleted", PLACE, data)
+    alarm = result == verdict_pb2.Verdict.NG
+    return Record(event_id(number), stream_of(PLACE.line), PLACE.topic("inspection"), payload, alarm)
+
+
+async def make(worker: SpoolWorker, publisher: Publisher, count: int, rate: float) -> None:
+    """Appends until `count` events were ever made."""
+    epoch = await worker.run(worker.spool.next_epoch)
+    while (made := (await worker.run(worker.spool.counts)).get("made", 0)) < count:
+        batch = [event(number, epoch) for number in range(made, min(made + BATCH, count))]
+        await worker.run(worker.spool.append, batch, {"made": len(batch)})
+        publisher.wake()
+        await asyncio.sleep(BATCH / rate)
+
+
+async def main() -> None:
+    """Runs until it is killed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--spool", type=Path, required=True)
+    parser.add_argument("--count", type=int, required=True)
+    parser.add_argument("--rate", type=float, required=True)
+    options = parser.parse_args()
+    worker = SpoolWorker(lambda: Spool(options.spool))
+    committed = Subscriptions([PLACE.topic("committed")])
+    connection = Connection(Endpoint("127.0.0.1", options.port, "producer"), committed)
+    publisher = Publisher(worker, connection)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(connection.run(), name="connection")
+        tasks.create_task(publisher.run(), name="publisher")
+        tasks.create_task(make(worker, publisher, options.count, options.rate), name="make")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
