@@ -124,26 +124,29 @@ def paste_imprint(level: Plane, masks: NDArray[np.uint8], imprint: Imprint, rng:
     return np.ascontiguousarray(level * (1.0 - alpha + alpha * changed), dtype=np.float32)
 
 
-def _framing(side: int, size: int, rng: Random) -> NDArray[np.float64]:
+def _framing(side: int, size: int, strength: float, rng: Random) -> NDArray[np.float64]:
     """Affine map from a `side` px cell to `size` px: quarter turns, mirror, small turn, scale, shift."""
     to_centre = np.array([[1, 0, -side / 2], [0, 1, -side / 2], [0, 0, 1.0]])
-    angle = np.pi / 2 * int(rng.integers(4)) + np.deg2rad(rng.normal(0, 1.2))
-    scale_x, scale_y = size / side * np.exp(rng.normal(0, 0.07, 2))
+    # Busbars lie across in all cells seen: quarter turns belong to the strong views.
+    turns = int(rng.integers(4)) if rng.random() < strength else 2 * int(rng.integers(2))
+    angle = np.pi / 2 * turns + np.deg2rad(rng.normal(0, 0.4 + 0.8 * strength))
+    scale_x, scale_y = size / side * np.exp(rng.normal(0, 0.03 + 0.04 * strength, 2))
     if rng.random() < 0.5:
         scale_x = -scale_x
     c, s = np.cos(angle), np.sin(angle)
     linear = np.array([[c * scale_x, -s * scale_y, 0], [s * scale_x, c * scale_y, 0], [0, 0, 1.0]])
-    shift = rng.normal(0, 0.025, 2) * size + size / 2
+    shift = rng.normal(0, 0.01 + 0.015 * strength, 2) * size + size / 2
     back = np.array([[1, 0, shift[0]], [0, 1, shift[1]], [0, 0, 1.0]])
     return np.asarray((back @ linear @ to_centre)[:2], dtype=np.float64)
 
 
-def change_camera(level: Plane, rng: Random) -> Plane:
+def change_camera(level: Plane, strength: float, rng: Random) -> Plane:
     """Exposure, gamma, vignette, blur, noise, coarse sampling, compression of another camera."""
     height, width = level.shape
+    often = 0.4 + 0.6 * strength
     x = np.clip(level / 255.0, 0.0, None)
-    x = x ** np.float32(np.exp(rng.normal(0, 0.25)))
-    if rng.random() < 0.4:
+    x = x ** np.float32(np.exp(rng.normal(0, 0.25 * often)))
+    if rng.random() < 0.4 * often:
         slope_y, slope_x = rng.uniform(-0.35, 0.35, 2)
         rows = np.linspace(-0.5, 0.5, height, dtype=np.float32)[:, None]
         columns = np.linspace(-0.5, 0.5, width, dtype=np.float32)[None]
@@ -153,31 +156,39 @@ def change_camera(level: Plane, rng: Random) -> Plane:
     bright = float(np.quantile(x[::8, ::8], 0.9))
     if bright > 0.9:  # exposure is set so that a cell seldom saturates
         x = x * np.float32(rng.uniform(0.7, 1.03) / bright)
-    if rng.random() < 0.35:
+    if rng.random() < 0.35 * often:
         x = cv2.GaussianBlur(x, (0, 0), float(rng.uniform(0.4, 1.8)))
     elif rng.random() < 0.25:
         x = x + float(rng.uniform(0.3, 1.2)) * (x - cv2.GaussianBlur(x, (0, 0), 2.0))
-    if rng.random() < 0.15:
+    if rng.random() < 0.15 * often:
         shrink = float(rng.uniform(0.45, 0.9))
         small = cv2.resize(x.astype(np.float32), None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
         x = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
-    if rng.random() < 0.5:
+    if rng.random() < 0.5 * often:
         noise = rng.standard_normal((height, width), dtype=np.float32)
         x = x + noise * np.float32(rng.uniform(0.003, 0.04)) * np.sqrt(np.clip(x, 0.02, 1.0))
     grey = np.clip(x * 255.0, 0, 255).astype(np.uint8)
-    if rng.random() < 0.25:
+    if rng.random() < 0.25 * often:
         packed = cv2.imencode(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(35, 90))])[1]
         grey = cv2.imdecode(packed, cv2.IMREAD_GRAYSCALE).astype(np.uint8)
     return grey.astype(np.float32)
 
 
 def training_view(
-    cell: Cell, imprints: Sequence[Imprint], bank: Sequence[tuple[str, Plane]], size: int, rng: Random
+    cell: Cell,
+    imprints: Sequence[Imprint],
+    bank: Sequence[tuple[str, Plane]],
+    size: int,
+    strength: float,
+    rng: Random,
 ) -> tuple[Plane, Plane, Plane]:
-    """One random view: grey [size,size] 0..255, heat target [4,size/2,size/2] 0..1, labels [4] any and classes."""
+    """One random view: grey [size,size] 0..255, heat target [4,size/2,size/2] 0..1, labels [4] any and classes.
+
+    `strength` 0..1 scales how often a cell is changed: real cells are learned best when most stay what they are.
+    """
     masks = cell.masks.copy()
     level = cell.grey.astype(np.float32)
-    choice = rng.random()
+    choice = rng.random() / max(strength, 1e-6)
     if choice < 0.4:
         level = cell.without_busbars.astype(np.float32)
         masks[..., 3] = 0
@@ -185,22 +196,22 @@ def training_view(
             busbars = np.zeros(level.shape, np.uint8)
             level = add_busbars(level, busbars, rng)
             masks[..., 3] = busbars
-    if rng.random() < 0.25:
+    if rng.random() < 0.25 * strength:
         level = add_grain(level, bank, rng)
-    if rng.random() < 0.25:
+    if rng.random() < 0.25 * strength:
         level = add_finger_interruptions(level, rng)
-    if rng.random() < (0.10 if cell.image.is_defect else 0.15):
+    if rng.random() < strength * (0.10 if cell.image.is_defect else 0.15):
         level = paste_imprint(level, masks, imprints[int(rng.integers(len(imprints)))], rng)
-    if rng.random() < (0.10 if cell.image.is_defect else 0.20):
+    if rng.random() < strength * (0.10 if cell.image.is_defect else 0.20):
         level = draw_crack(level, masks, rng)
-    frame = _framing(level.shape[0], size, rng)
+    frame = _framing(level.shape[0], size, strength, rng)
     border = cv2.BORDER_REPLICATE if rng.random() < 0.5 else cv2.BORDER_CONSTANT
     # The line shrinks by area; here a light blur before the linear warp stands for it.
     level = cv2.GaussianBlur(level, (0, 0), float(rng.uniform(0.2, 0.45)) * level.shape[0] / size)
     level = cv2.warpAffine(
         level, frame, (size, size), flags=cv2.INTER_LINEAR, borderMode=border, borderValue=(20.0,)
     )
-    level = change_camera(level.astype(np.float32), rng)
+    level = change_camera(level.astype(np.float32), strength, rng)
     half = size // 2
     half_frame = frame * 0.5
     half_frame[:, 2] -= 0.25  # centre of a place of two pixels

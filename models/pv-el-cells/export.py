@@ -45,6 +45,7 @@ HERE = Path(__file__).parent
 VERSION = "1.0.0"
 OPSET = 17
 CALIBRATION_IMAGES = 160
+STEM_CONVOLUTIONS = 3  # the stem and the first block
 REGION_GRID = np.arange(0.2, 0.85, 0.05)
 
 
@@ -119,15 +120,15 @@ def quantise(source: Path, target: Path, root: Path) -> None:
 
 
 def _float_nodes(path: Path) -> list[str]:
-    """Adds before the first and after the last convolution, and the heat-map layer itself."""
+    """What stays in float: the sums before and after the convolutions, the stem with its first block, the heat-map layer.
+
+    In INT8 the stem loses the faint contrast of a fresh crack: 0.02 AUROC on val.
+    """
     nodes = list(onnx.load(str(path)).graph.node)
     convolutions = [i for i, node in enumerate(nodes) if node.op_type == "Conv"]
-    outside = [
-        n.name
-        for i, n in enumerate(nodes)
-        if n.op_type == "Add" and not convolutions[0] < i < convolutions[-1]
-    ]
-    return [*outside, nodes[convolutions[-1]].name]
+    sums = [i for i, node in enumerate(nodes) if node.op_type == "Add"]
+    outside = [i for i in sums if not convolutions[0] < i < convolutions[-1]]
+    return [nodes[i].name for i in (*outside, *convolutions[:STEM_CONVOLUTIONS], convolutions[-1])]
 
 
 def session(path: Path) -> InferenceSession:

