@@ -18,19 +18,25 @@ Proved by: runtime/tests/test_spool.py, tests/faults/test_kills.py.
 """
 
 import asyncio
-import enum
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-ROW_OVERHEAD = 400
-"""Bytes counted per row beside its payload: id, topic, indexes, space that a page can't use. Measured, for payloads of
-600 to 1,500 bytes: test_spool.py::test_file_stays_near_its_count."""
+from linewatch_runtime.records import (
+    ROW_OVERHEAD,
+    DropReport,
+    Record,
+    SpoolDamaged,
+    SpoolFull,
+    Stored,
+    StreamLimit,
+    StreamState,
+    WhenFull,
+)
 
 SETTLED_KEPT = 20_000
 """Ids of settled events that are remembered; far more than any producer has in flight (PUBLISH_WINDOW)."""
@@ -43,84 +49,15 @@ RESERVED_BYTES = 16 * 1024 * 1024
 """Of the file, kept from `append`, at most a quarter of the cap: settling remembers ids and needs pages before it frees
 any. Without it a full file whose alarms leave first stayed full for ever."""
 
+SCHEMA_VERSION = 1
+"""Of spool.sql, kept in the file. A file of a newer release is opened all the same: releases only add."""
+
 _ALL = ""  # the row of `counts` that belongs to no stream
 
-
-class WhenFull(enum.StrEnum):
-    """Who loses when a stream is full."""
-
-    REJECT = "reject"
-    SHED_GOOD = "shed_good"
-    OVERWRITE_OLDEST = "overwrite_oldest"
-
-
-class SpoolFull(Exception):
-    """No room in the stream, or on the disk. Nothing of the batch was stored; hold it and try again."""
-
-    def __init__(self, stream: str, detail: str) -> None:
-        super().__init__(f"{stream}: {detail}")
-        self.stream = stream
-        self.detail = detail
-
-
-class SpoolDamaged(Exception):
-    """The file can't be read as a spool."""
-
-
-@dataclass(frozen=True, slots=True)
-class StreamLimit:
-    """How much one stream may hold."""
-
-    max_bytes: int = 10 * 1024 * 1024
-    max_age_s: float = 7 * 24 * 3600.0
-    when_full: WhenFull = WhenFull.REJECT
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """An event on its way in. `payload` is what travels; `alarm` is its class."""
-
-    event_id: str
-    stream: str
-    topic: str
-    payload: bytes
-    alarm: bool = False
-
-    @property
-    def size(self) -> int:
-        """Bytes counted against the stream's limit."""
-        return len(self.payload) + ROW_OVERHEAD
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """An event in the spool."""
-
-    position: int
-    record: Record
-    age_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class StreamState:
-    """Fill and history of one stream. `dropped` maps a reason to a count."""
-
-    name: str
-    events: int
-    bytes: int
-    max_bytes: int
-    oldest_age_s: float
-    stored: int
-    settled: int
-    buried: int
-    dropped: Mapping[str, int]
-
-
-class DropReport(Protocol):
-    """Makes the event that tells upstream of `count` drops from `stream` for `reason`."""
-
-    def __call__(self, stream: str, reason: str, count: int) -> Record:
-        """The event to store."""
+__all__ = [
+    "ROW_OVERHEAD", "DropReport", "Record", "Spool", "SpoolDamaged", "SpoolFull", "SpoolWorker", "Stored",
+    "StreamLimit", "StreamState", "WhenFull",
+]  # fmt: skip
 
 
 class Spool:
@@ -154,6 +91,8 @@ class Spool:
             self._db.execute(f"PRAGMA max_page_count = {pages}")
             self._db.execute(f"PRAGMA journal_size_limit = {4 * 1024 * 1024}")
             self._db.executescript(Path(__file__).with_name("spool.sql").read_text())
+            if self._db.execute("PRAGMA user_version").fetchone()[0] < SCHEMA_VERSION:
+                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             found = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
             if found != "ok":
                 raise sqlite3.DatabaseError(found)

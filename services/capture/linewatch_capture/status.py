@@ -9,6 +9,7 @@ import logging
 from linewatch_capture import metrics
 from linewatch_capture.progress import OFFLINE, Progress
 from linewatch_runtime.events import Place, stream_of
+from linewatch_runtime.lifecycle import wait_until
 from linewatch_runtime.mqtt import Connection, MqttError, Will
 from linewatch_runtime.spool import SpoolWorker
 
@@ -46,10 +47,7 @@ class StatusReporter:
         while True:
             await self.publish()
             await asyncio.sleep(AT_MOST_EVERY_S)
-            try:
-                await asyncio.wait_for(self._progress.changed.wait(), AT_LEAST_EVERY_S - AT_MOST_EVERY_S)
-            except TimeoutError:
-                continue
+            await wait_until(self._progress.changed, AT_LEAST_EVERY_S - AT_MOST_EVERY_S)
 
     async def publish(self) -> None:
         """One status. Without a broker it is left out; the next one says the same."""

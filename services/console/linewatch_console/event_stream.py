@@ -64,7 +64,8 @@ class EventStream(Response):
 
     @staticmethod
     async def _send(send: Send, message: dict[str, object]) -> None:
-        await asyncio.wait_for(send(message), SEND_TIMEOUT_S)
+        async with asyncio.timeout(SEND_TIMEOUT_S):
+            await send(message)
 
 
 async def _disconnected(receive: Receive) -> None:

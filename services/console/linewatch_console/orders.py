@@ -16,6 +16,7 @@ from linewatch_console.cloud_api import CloudApi, CloudAway, CloudRefused, Summa
 from linewatch_console.edge import utc_now
 from linewatch_console.evidence import is_evidence_path
 from linewatch_console.hub import Hub
+from linewatch_runtime.lifecycle import wait_until
 
 log = logging.getLogger(__name__)
 
@@ -60,10 +61,7 @@ class Orders:
                 min(LONGEST_BACKOFF_S, self._poll_s * 2 ** min(failures, 5)) if failures else self._poll_s
             )
             pause_s *= random.uniform(0.7, 1.0)  # noqa: S311
-            try:
-                await asyncio.wait_for(self._look_now.wait(), pause_s)
-            except TimeoutError:
-                continue
+            await wait_until(self._look_now, pause_s)
 
     async def decide(self, reference: str, decision: str, reason: str) -> dict[str, Any]:
         """Takes "approve" or "reject" to the cloud and answers with the order as it is now.

@@ -55,7 +55,9 @@ async def _serve(settings: Settings, worker: SpoolWorker) -> None:
     listener = Connection(
         _local(settings, "listener"),
         Subscriptions(
-            topics=["linewatch/v1/+/+/+/inspection", "linewatch/v1/+/+/+/engine"],
+            # Of its own site only: the device's policy allows no other, and IoT Core ends a connection that publishes
+            # what its policy does not allow.
+            topics=[f"linewatch/v1/{settings.site}/+/+/{kind}" for kind in ("inspection", "engine")],
             manual_ack=True,
             session_expiry_s=SESSION_EXPIRY_S,
             receive_maximum=GROUP,

@@ -141,7 +141,8 @@ async def _engine_events(
         yield SpooledEvents(worker, place, epoch, publisher.wake)
         if connection.connected.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(_last_words(status, worker), LAST_WORDS_S)
+                async with asyncio.timeout(LAST_WORDS_S):
+                    await _last_words(status, worker)
     finally:
         for task in tasks:
             task.cancel()
