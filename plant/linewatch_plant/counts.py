@@ -6,6 +6,7 @@ after any kill. docs/architecture.md defines each.
 """
 
 import contextlib
+import itertools
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,37 +18,59 @@ LINES = "predictions-"
 """Prefix of the streams that hold the lines' events; the device's own are in `events-device`."""
 
 
+PARTS = ("sent", "judged", "not_inspected", "skipped")
+EVENTS = ("published", "stored", "delivered", "enriched")
+WORK_ORDERS = ("created", "suppressed", "awaiting_approval", "rejected", "in_erp", "doubled")
+
+
+def _zeros(names: Iterable[str]) -> dict[str, int]:
+    return dict.fromkeys(names, 0)
+
+
 @dataclass(slots=True)
 class Counts:
-    """One look at the whole plant; the keys of build/demo.json."""
+    """One look at the whole plant; parts, events and work_orders are those of build/demo.json.
 
-    parts: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(("sent", "judged", "not_inspected", "skipped"), 0)
-    )
-    events: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(("published", "stored", "delivered", "enriched"), 0)
-    )
+    Attributes:
+        judged: parts with a verdict, by station.
+        backlog: events that wait for the cloud.
+        unplaced: work orders that are decided and not in the ERP yet.
+        dead_letters: messages in the cloud that wait for a person.
+    """
+
+    parts: dict[str, int] = field(default_factory=lambda: _zeros(PARTS))
+    judged: dict[str, int] = field(default_factory=dict)
+    events: dict[str, int] = field(default_factory=lambda: _zeros(EVENTS))
+    work_orders: dict[str, int] = field(default_factory=lambda: _zeros(WORK_ORDERS))
     backlog: int = 0
-    work_orders: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(
-            ("created", "suppressed", "awaiting_approval", "rejected", "in_erp", "doubled"), 0
-        )
-    )
+    unplaced: int = 0
+    dead_letters: int = 0
 
     def disagreements(self) -> list[str]:
         """What does not add up, in words; empty when every hop agrees."""
         parts, events, orders = self.parts, self.events, self.work_orders
         told = []
-        accounted = parts["judged"] + parts["not_inspected"] + parts["skipped"]
-        if parts["sent"] != accounted:
-            told.append(f"{parts['sent']} parts were sent, {accounted} are accounted for")
-        for earlier, later in zip(events, list(events)[1:], strict=False):
+        recorded = parts["judged"] + parts["not_inspected"]
+        if parts["sent"] != recorded + parts["skipped"]:
+            told.append(f"{parts['sent']} parts were sent, {recorded + parts['skipped']} are accounted for")
+        told += [f"{station} judged no part" for station, judged in self.judged.items() if not judged]
+        # One event for each part, and at most one more for each part that was skipped.
+        if not recorded <= events["published"] <= recorded + parts["skipped"]:
+            told.append(
+                f"{recorded} parts were judged or not inspected, {events['published']} events published"
+            )
+        for earlier, later in itertools.pairwise(EVENTS):
             if events[earlier] != events[later]:
                 told.append(f"{events[earlier]} events {earlier}, {events[later]} {later}")
         if orders["created"] != orders["in_erp"]:
             told.append(f"{orders['created']} work orders created, {orders['in_erp']} in the ERP")
-        if orders["doubled"]:
-            told.append(f"{orders['doubled']} work orders doubled")
+        for count, what in (
+            (orders["doubled"], "work orders doubled"),
+            (self.unplaced, "work orders decided and not in the ERP"),
+            (self.dead_letters, "messages in the cloud's dead-letter queues"),
+        ):
+            if count:
+                told.append(f"{count} {what}")
         return told
 
 
@@ -76,11 +99,12 @@ def read_backlog(path: Path) -> int:
             return 0
 
 
-def edge_counts(capture_spools: Iterable[Path], forwarder_spool: Path) -> Counts:
-    """What the device knows: parts, and events up to `delivered`."""
+def edge_counts(capture_spools: Mapping[str, Path], forwarder_spool: Path) -> Counts:
+    """What the device knows: parts, and events up to `delivered`. The captures' files go by station."""
     counts = Counts()
-    for path in capture_spools:
+    for station, path in capture_spools.items():
         own = read_counts(path)
+        counts.judged[station] = own.get(("", "judged"), 0)
         for name in counts.parts:
             counts.parts[name] += own.get(("", name), 0)
         counts.events["published"] += sum(

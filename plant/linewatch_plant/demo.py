@@ -50,10 +50,19 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         plant_options = _plant_options(options, script)
         code = asyncio.run(_demo(plant_options, script, options.json))
-    except PlantError as error:
-        print(f"demo: {error}", file=sys.stderr)
+    except* PlantError as errors:
+        for error in _leaves(errors):
+            print(f"demo: {error}", file=sys.stderr)
         code = EXIT_CANNOT_START
     sys.exit(code)
+
+
+def _leaves(errors: BaseExceptionGroup[PlantError]) -> list[str]:
+    """The messages of a group, each once."""
+    messages: list[str] = []
+    for error in errors.exceptions:
+        messages += _leaves(error) if isinstance(error, BaseExceptionGroup) else [str(error)]
+    return list(dict.fromkeys(messages))
 
 
 def _arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -110,18 +119,15 @@ async def _demo(plant_options: PlantOptions, script: Script, json_file: Path) ->
                 Endpoint("127.0.0.1", plant.ports["mqtt"], "demo-view"),
                 Subscriptions([f"linewatch/v1/+/+/+/{kind}" for kind in ("inspection", "engine", "status")]),
             )
-            tasks = [
-                asyncio.create_task(listener.run(), name="listen"),
-                asyncio.create_task(_hear(listener, view, started), name="hear"),
-                asyncio.create_task(_show(plant, view), name="show"),
-                asyncio.create_task(_play(plant, view, script, stop), name="play"),
-            ]
-            try:
-                counts = await tasks[-1]
-            finally:
-                for task in tasks:
+            async with asyncio.TaskGroup() as tasks:
+                beside = [
+                    tasks.create_task(listener.run(), name="listen"),
+                    tasks.create_task(_hear(listener, view, started), name="hear"),
+                    tasks.create_task(_show(plant, view), name="show"),
+                ]
+                counts = await _play(plant, view, script, stop)
+                for task in beside:
                     task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
             if counts is None:
                 print("stopping …")
                 return 0

@@ -7,15 +7,18 @@ The services are the ones that run on a device, with other settings. Nothing in 
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import shutil
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import requests
+from botocore.exceptions import BotoCoreError, ClientError
+
 from linewatch_plant.broker import EMBEDDED
-from linewatch_plant.counts import Counts, doubled, edge_counts
+from linewatch_plant.counts import WORK_ORDERS, Counts, doubled, edge_counts
 from linewatch_plant.erp_simulator import ErpClient
 from linewatch_plant.processes import PlantError, Processes, Service, free_port
 from linewatch_plant.standin_cloud import StandinCloud
@@ -110,7 +113,7 @@ class Plant:
         self.erp = ErpClient(f"http://127.0.0.1:{self.ports['erp']}")
         self._watches: list[asyncio.Task[None]] = []
         self.cloud_is_up = asyncio.Event()
-        self.started_at = time.monotonic()
+        self._in_cloud = Counts()
 
     @property
     def console_url(self) -> str:
@@ -118,9 +121,12 @@ class Plant:
         return f"http://127.0.0.1:{self.ports['console']}/"
 
     @property
-    def capture_spools(self) -> list[Path]:
-        """The spool file of each capture station."""
-        return [self._state(station.service) / "capture.db" for station in self.options.stations]
+    def capture_spools(self) -> dict[str, Path]:
+        """The spool file of each capture station, by line/station."""
+        return {
+            f"{station.line}/{station.name}": self._state(station.service) / "capture.db"
+            for station in self.options.stations
+        }
 
     @property
     def forwarder_spool(self) -> Path:
@@ -178,15 +184,20 @@ class Plant:
         return None
 
     async def counts(self) -> Counts:
-        """Every hop's count, now. Before the cloud is up its part is 0."""
+        """Every hop's count, now. Before the cloud is up its part is 0; while it is away for a moment, what it last said."""
         counts = await asyncio.to_thread(edge_counts, self.capture_spools, self.forwarder_spool)
         if self.cloud and self.cloud_is_up.is_set():
-            in_cloud = await asyncio.to_thread(self.cloud.counts)
-            counts.events["enriched"] = in_cloud["enriched"]
-            counts.work_orders.update(in_cloud["work_orders"])
-            orders = await asyncio.to_thread(self.erp.orders)
-            counts.work_orders["in_erp"] = len(orders)
-            counts.work_orders["doubled"] = doubled(orders)
+            try:
+                self._in_cloud = await asyncio.to_thread(_look_at_cloud, self.cloud, self.erp)
+            except (requests.RequestException, BotoCoreError, ClientError) as error:
+                log.warning("cloud_not_counted", extra={"reason": str(error)})
+        seen = self._in_cloud
+        counts.events["enriched"] = seen.events["enriched"]
+        counts.work_orders, counts.unplaced, counts.dead_letters = (
+            seen.work_orders,
+            seen.unplaced,
+            seen.dead_letters,
+        )
         return counts
 
     async def at_rest(self, counts: Counts) -> bool:
@@ -266,23 +277,49 @@ class Plant:
 @contextlib.asynccontextmanager
 async def running_plant(options: PlantOptions) -> AsyncIterator[Plant]:
     """A plant whose processes all end with the block. The cloud comes up behind the device; see `cloud_is_up`."""
-    if options.run_dir.exists():
-        shutil.rmtree(options.run_dir)
-    (options.run_dir / "logs").mkdir(parents=True)
-    (options.run_dir / "evidence").mkdir()
-    _place_models(options)
-    plant = Plant(options)
-    cloud = None
-    try:
-        await plant.start_device()
-        cloud = asyncio.create_task(plant.start_cloud(), name="start cloud")
-        plant._watches.append(cloud)
-        yield plant
-    finally:
-        if cloud and not cloud.done():
-            # The stand-in's start runs in a thread; it must come back before it can be stopped.
-            await asyncio.wait([cloud], timeout=5.0)
-        await plant.stop()
+    with _locked(options.run_dir):
+        if options.run_dir.exists():
+            shutil.rmtree(options.run_dir)
+        (options.run_dir / "logs").mkdir(parents=True)
+        (options.run_dir / "evidence").mkdir()
+        _place_models(options)
+        plant = Plant(options)
+        cloud = None
+        try:
+            await plant.start_device()
+            cloud = asyncio.create_task(plant.start_cloud(), name="start cloud")
+            plant._watches.append(cloud)
+            yield plant
+        finally:
+            if cloud and not cloud.done():
+                # The stand-in's start runs in a thread; it must come back before it can be stopped.
+                await asyncio.wait([cloud], timeout=5.0)
+            await plant.stop()
+
+
+@contextlib.contextmanager
+def _locked(run_dir: Path) -> Iterator[None]:
+    """Keeps a second plant from emptying the directory of a running one. Raises PlantError."""
+    run_dir.parent.mkdir(parents=True, exist_ok=True)
+    with run_dir.with_name(run_dir.name + ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise PlantError(f"another demo runs on {run_dir}; stop it first") from error
+        yield
+
+
+def _look_at_cloud(cloud: StandinCloud, erp: ErpClient) -> Counts:
+    """The cloud's and the ERP's part of the counts."""
+    counts, said = Counts(), cloud.counts()
+    counts.events["enriched"] = said["enriched"]
+    orders = erp.orders()
+    own = said["work_orders"]
+    counts.work_orders.update({name: own[name] for name in WORK_ORDERS if name in own})
+    counts.work_orders.update(in_erp=len(orders), doubled=doubled(orders))
+    counts.unplaced = own.get("creating", 0) + own.get("parked", 0)
+    counts.dead_letters = cloud.dead_letters()
+    return counts
 
 
 def _place_models(options: PlantOptions) -> None:

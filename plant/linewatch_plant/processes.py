@@ -16,6 +16,7 @@ STOP_S = 7.0
 """Seconds from SIGTERM to SIGKILL; with what follows, a stop of the whole plant stays under 10 s."""
 
 SHORTEST_WAIT_S, LONGEST_WAIT_S = 0.2, 5.0
+GIVEN_UP_AFTER = 10
 STABLE_S = 2.0
 """A service that lived so long is started again after the shortest wait; one that dies at once waits longer each time."""
 
@@ -99,8 +100,8 @@ class Processes:
             )  # fmt: skip
 
     async def watch(self, service: Service) -> None:
-        """Starts the service again whenever it dies. Raises PlantError when its settings are wrong."""
-        delay_s = SHORTEST_WAIT_S
+        """Starts the service again whenever it dies. Raises PlantError when its settings are wrong or it never lives."""
+        delay_s, dead_at_once = SHORTEST_WAIT_S, 0
         clock = asyncio.get_running_loop()
         while True:
             assert service.process is not None
@@ -110,9 +111,14 @@ class Processes:
                 return
             if code == BAD_SETTINGS:
                 raise PlantError(f"{service.name} can't start: {self.last_words(service.name)}")
-            delay_s = (
-                SHORTEST_WAIT_S if clock.time() - started > STABLE_S else min(LONGEST_WAIT_S, delay_s * 2)
-            )
+            if clock.time() - started > STABLE_S:
+                delay_s, dead_at_once = SHORTEST_WAIT_S, 0
+            else:
+                delay_s, dead_at_once = min(LONGEST_WAIT_S, delay_s * 2), dead_at_once + 1
+            if dead_at_once >= GIVEN_UP_AFTER:
+                raise PlantError(
+                    f"{service.name} died {dead_at_once} times at its start: {self.last_words(service.name)}"
+                )
             await asyncio.sleep(delay_s)
             await self.start(service)
 

@@ -3,7 +3,7 @@
 
 import datetime
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ def results(plant: "Plant", counts: Counts) -> dict[str, Any]:
         "parts": counts.parts,
         "events": counts.events,
         "work_orders": counts.work_orders,
+        "dead_letters": counts.dead_letters,
         "models": _models(events.values()),
         "latency_ms": {
             "frame_to_verdict": _spread([
@@ -36,15 +37,18 @@ def results(plant: "Plant", counts: Counts) -> dict[str, Any]:
 
 
 def _models(events: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    labels: dict[tuple[str, str], Counter[str]] = {}
+    """Labels by model; where a run saw several versions of one, they are named together."""
+    labels: dict[str, Counter[str]] = defaultdict(Counter)
+    versions: dict[str, set[str]] = defaultdict(set)
     for event in events:
         verdict = event["data"].get("verdict")
         if verdict:
-            model = verdict["model"]["name"], verdict["model"]["version"]
-            labels.setdefault(model, Counter())[verdict["label"]] += 1
+            name = verdict["model"]["name"]
+            labels[name][verdict["label"]] += 1
+            versions[name].add(verdict["model"]["version"])
     return {
-        name: {"version": version, "labels": dict(sorted(count.items()))}
-        for (name, version), count in sorted(labels.items())
+        name: {"version": ", ".join(sorted(versions[name])), "labels": dict(sorted(count.items()))}
+        for name, count in sorted(labels.items())
     }
 
 

@@ -10,6 +10,7 @@ from linewatch_runtime.spool import Record, Spool
 def agreeing() -> Counts:
     counts = Counts()
     counts.parts.update(sent=10, judged=8, not_inspected=1, skipped=1)
+    counts.judged = {"line-1/station-1": 8}
     counts.events.update(published=10, stored=10, delivered=10, enriched=10)
     counts.work_orders.update(created=1, in_erp=1)
     return counts
@@ -38,6 +39,28 @@ def test_one_off_at_any_hop_is_a_disagreement_that_names_the_hop(group: str, nam
     assert any(word in told for told in counts.disagreements())
 
 
+def test_a_station_that_judged_nothing_is_a_disagreement() -> None:
+    counts = agreeing()
+    counts.judged["line-2/machine-1"] = 0
+
+    assert counts.disagreements() == ["line-2/machine-1 judged no part"]
+
+
+def test_an_event_that_is_missing_at_every_hop_is_still_missed() -> None:
+    counts = agreeing()
+    counts.events = dict.fromkeys(counts.events, 8)
+
+    assert any("8 events published" in told for told in counts.disagreements())
+
+
+@pytest.mark.parametrize("name", ["unplaced", "dead_letters"])
+def test_what_waits_for_a_person_is_a_disagreement(name: str) -> None:
+    counts = agreeing()
+    setattr(counts, name, 1)
+
+    assert len(counts.disagreements()) == 1
+
+
 def test_counts_are_read_from_the_spools_of_running_services(tmp_path: Path) -> None:
     capture, forwarder = Spool(tmp_path / "capture.db"), Spool(tmp_path / "forwarder.db")
     event = Record("a", "predictions-line-1", "t", b"{}")
@@ -46,10 +69,12 @@ def test_counts_are_read_from_the_spools_of_running_services(tmp_path: Path) -> 
     forwarder.append([event, engine])
     forwarder.settle(["a"])
 
-    counts = edge_counts([tmp_path / "capture.db", tmp_path / "not-made-yet.db"], tmp_path / "forwarder.db")
+    spools = {"line-1/station-1": tmp_path / "capture.db", "line-2/machine-1": tmp_path / "not-made-yet.db"}
+    counts = edge_counts(spools, tmp_path / "forwarder.db")
 
     assert counts.parts == {"sent": 2, "judged": 1, "not_inspected": 0, "skipped": 1}
     assert counts.events == {"published": 1, "stored": 1, "delivered": 1, "enriched": 0}
+    assert counts.judged == {"line-1/station-1": 1, "line-2/machine-1": 0}
     assert counts.backlog == 1  # the device's own event
     capture.close()
     forwarder.close()
