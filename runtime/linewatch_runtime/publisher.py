@@ -4,17 +4,18 @@
 Guarantee: an event leaves the spool only when the forwarder says on topic `committed` that it is on its disk. The
 broker's own acknowledgement comes before the broker's disk and is worth nothing here (10 of 10 acknowledged messages
 were lost in a kill of mosquitto with its defaults). What is not committed after RESEND_AFTER_S is published again;
-the event id makes the repeat harmless.
+the event id makes the repeat harmless. A full or broken disk ends nothing: what can't be settled is sent again.
 """
 
 import asyncio
 import json
 import logging
+import sqlite3
 import time
 
 from linewatch_runtime.lifecycle import wait_until
 from linewatch_runtime.mqtt import Connection, MqttError
-from linewatch_runtime.spool import SpoolWorker, Stored
+from linewatch_runtime.spool import SpoolFull, SpoolWorker, Stored
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,12 @@ class Publisher:
     async def _publish(self) -> None:
         while True:
             await self._connection.connected.wait()
-            due = self._due(await self._worker.run(self._next))
+            try:
+                due = self._due(await self._worker.run(self._next))
+            except sqlite3.Error as error:
+                log.error("spool_unreadable", extra={"reason": str(error)})
+                await asyncio.sleep(RESEND_AFTER_S)
+                continue
             if not due:
                 self._appended.clear()
                 await wait_until(self._appended, IDLE_S)
@@ -83,12 +89,21 @@ class Publisher:
             await asyncio.sleep(IDLE_S)
 
     async def _settle(self) -> None:
+        trouble = ""
         while True:
             messages = [await self._connection.messages.get()]
             while not self._connection.messages.empty():
                 messages.append(self._connection.messages.get_nowait())
             event_ids = [event_id for message in messages for event_id in _committed(message.payload)]
-            await self._worker.run(self._worker.spool.settle, event_ids)
+            try:
+                await self._worker.run(self._worker.spool.settle, event_ids)
+            except (SpoolFull, sqlite3.Error) as error:
+                # The events stay and are sent again; the forwarder commits the repeat again.
+                if str(error) != trouble:
+                    log.error("settle_failed", extra={"reason": str(error)})
+                trouble = str(error)
+                continue
+            trouble = ""
             for event_id in event_ids:
                 self._in_flight.pop(event_id, None)
             self._appended.set()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from brokers import STATION, Broker, Listener, connected, inspection, listening, until
+from full_disk import fill_to_the_last_page
 
 from linewatch_runtime.mqtt import Connection, Subscriptions
 from linewatch_runtime.publisher import PUBLISH_WINDOW, Publisher
@@ -119,6 +120,29 @@ async def test_garbage_on_committed_settles_nothing_and_stops_nothing(broker: Br
         await commit(forwarder.connection, forwarder.ids[:1])
 
         await until(lambda: left(worker) == 1, "the good one is settled")
+
+
+async def test_full_disk_ends_nothing_and_what_could_not_be_settled_is_sent_again(
+    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("linewatch_runtime.publisher.RESEND_AFTER_S", 0.3)
+    async with (
+        listening(broker.endpoint("forwarder"), TOPIC) as forwarder,
+        producing(broker, tmp_path) as (worker, _, _),
+    ):
+        await worker.run(worker.spool.append, [event(1)])
+        await heard(forwarder, 1)
+        await worker.run(fill_to_the_last_page, worker.spool)
+
+        for repeats in (2, 4, 6):
+            await commit(forwarder.connection, forwarder.ids[:1])
+            await heard(forwarder, repeats)
+
+        assert left(worker) == 1
+        assert [one.msg for one in caplog.records].count("settle_failed") == 1, "told once"
+        await worker.run(lambda: worker.spool._db.execute("PRAGMA max_page_count = 65536").fetchall())
+        await commit(forwarder.connection, forwarder.ids[:1])
+        await until(lambda: left(worker) == 0, "settled once there is room")
 
 
 async def test_all_is_sent_again_after_the_broker_was_killed(broker: Broker, tmp_path: Path) -> None:

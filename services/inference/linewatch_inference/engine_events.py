@@ -6,6 +6,7 @@ import datetime
 import itertools
 import json
 import logging
+import sqlite3
 from collections.abc import Callable
 
 from linewatch.v1 import event_pb2, verdict_pb2
@@ -60,7 +61,7 @@ class SpooledEvents:
         stored = asyncio.run_coroutine_threadsafe(self._store(event, model, message), self._loop)
         try:
             stored.result(STORE_TIMEOUT_S)
-        except (SpoolFull, TimeoutError) as error:
+        except (SpoolFull, sqlite3.Error, TimeoutError) as error:
             log.error(
                 "engine_event_lost", extra={"kind": event, "reason": str(error) or "the disk is too slow"}
             )
