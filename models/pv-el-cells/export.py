@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calibrate build/cellnet.pt on val and write build/model.onnx, build/model.int8.onnx and description.json.
+"""Average the last two stages' weights, calibrate them on val and write build/model.onnx, build/model.int8.onnx and description.json.
 
 PYTHONPATH=models nice python models/pv-el-cells/export.py --data DIR   (DIR laid out like data/pv-el-cells)
 """
@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,25 @@ from linewatch_models.vision_metrics import (
 
 HERE = Path(__file__).parent
 VERSION = "1.0.0"
+RELEASED_WEIGHTS = (
+    HERE / "build" / "cellnet-4.pt",
+    HERE / "build" / "cellnet-5.pt",
+)  # of the last two stages
 OPSET = 17
 CALIBRATION_IMAGES = 160
 STEM_CONVOLUTIONS = 3  # the stem and the first block
 REGION_GRID = np.arange(0.2, 0.85, 0.05)
+
+
+def mean_weights(paths: Sequence[Path]) -> dict[str, Tensor]:
+    """Average of the ends of several stages of one run: between two good minima new products are served best."""
+    states = [torch.load(path, weights_only=True, map_location="cpu") for path in paths]
+    return {
+        name: torch.stack([state[name] for state in states]).mean(dim=0)
+        if value.is_floating_point()
+        else value
+        for name, value in states[0].items()
+    }
 
 
 class CellInspector(nn.Module):
@@ -214,14 +230,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="folder laid out like data/pv-el-cells")
-    parser.add_argument("--weights", type=Path, default=HERE / "build" / "cellnet.pt")
+    parser.add_argument("--weights", type=Path, nargs="+", default=RELEASED_WEIGHTS, help="averaged")
     parser.add_argument("--out", type=Path, default=HERE, help="folder for description.json and build/")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     build = arguments.out / "build"
     build.mkdir(parents=True, exist_ok=True)
     network = CellNet()
-    network.load_state_dict(torch.load(arguments.weights, weights_only=True, map_location="cpu"))
+    network.load_state_dict(mean_weights(arguments.weights))
     plain = [Platt(1.0, 0.0)] * (len(DEFECTS) + 1)
     export_onnx(CellInspector(network, plain), build / "model.onnx")
 

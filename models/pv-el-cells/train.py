@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train the cell network on the train split and leave build/cellnet.pt for export.py.
+"""Train the cell network on the train split and leave build/cellnet-STAGE.pt for export.py.
 
     pip install -r models/pv-el-cells/requirements-train.in
-    PYTHONPATH=models nice python models/pv-el-cells/train.py --data DIR   (DIR laid out like data/pv-el-cells)
+    PYTHONPATH=models OMP_WAIT_POLICY=PASSIVE nice python models/pv-el-cells/train.py --data DIR
     PYTHONPATH=models nice python models/pv-el-cells/export.py --data DIR
 
-The log (training-log.csv) follows AUROC and AP on val; the test split is never read here.
+DIR is laid out like data/pv-el-cells; a run takes about 35 minutes of two quiet cores. Threads that spin while they wait
+make it many times slower on busy ones. The log (training-log.csv) follows AUROC and AP on val; the test split is never read here.
 """
 
 from __future__ import annotations
@@ -190,7 +191,7 @@ def train(data: Path, out: Path, seed: int, first_stage: int) -> None:
     if first_stage == 1:
         fit_batch_norm(model, cells, rng)
     else:
-        model.load_state_dict(torch.load(out / "build" / "cellnet.pt", weights_only=True))
+        model.load_state_dict(torch.load(out / "build" / f"cellnet-{first_stage - 1}.pt", weights_only=True))
     average = copy.deepcopy(model)
     with (out / "training-log.csv").open("w" if first_stage == 1 else "a", newline="") as stream:
         log = csv.writer(stream, lineterminator="\n")
@@ -213,7 +214,7 @@ def train(data: Path, out: Path, seed: int, first_stage: int) -> None:
                 seconds = f"{time.monotonic() - started:.0f}"
                 log.writerow([number, epoch + 1, stage.size, f"{loss:.4f}", *judged, seconds])
                 stream.flush()
-                torch.save(average.state_dict(), out / "build" / "cellnet.pt")
+                torch.save(average.state_dict(), out / "build" / f"cellnet-{number}.pt")
 
 
 def main() -> None:
@@ -225,9 +226,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE, help="folder for training-log.csv and build/")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument(
-        "--first-stage", type=int, default=1, help="resume from build/cellnet.pt of the stage before"
-    )
+    parser.add_argument("--first-stage", type=int, default=1, help="resume from the stage before")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     cv2.setNumThreads(1)
