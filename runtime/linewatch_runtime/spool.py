@@ -49,6 +49,9 @@ RESERVED_BYTES = 16 * 1024 * 1024
 """Of the file, kept from `append`, at most a quarter of the cap: settling remembers ids and needs pages before it frees
 any. Without it a full file whose alarms leave first stayed full for ever."""
 
+LATEST_FIRST_EPOCH = 0xF000_0000
+"""A broken clock must leave the counter room to rise within 32 bits."""
+
 SCHEMA_VERSION = 1
 """Of spool.sql, kept in the file. A file of a newer release is opened all the same: releases only add."""
 
@@ -238,9 +241,13 @@ class Spool:
         return states
 
     def next_epoch(self) -> int:
-        """A number that no earlier start of this process had: 1, 2, 3 … kept in the file, not taken from a clock."""
+        """A number above that of every earlier start: a counter kept in the file, one more at each start.
+
+        A new file begins at the unix seconds of its first start, so that it is also above what a lost file had: the
+        cloud orders by (epoch, sequence). Only there does the wall clock matter.
+        """
         with self._transaction(_ALL):
-            epoch = self._number("epoch") + 1
+            epoch = (self._number("epoch") or max(0, min(int(time.time()), LATEST_FIRST_EPOCH))) + 1
             self._set_number("epoch", epoch)
         return epoch
 

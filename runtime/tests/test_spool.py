@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from linewatch.v1 import event_pb2
 from linewatch_runtime import spool as spool_module
 from linewatch_runtime.events import new_event_id
 from linewatch_runtime.spool import (
     BURIED_KEPT,
+    LATEST_FIRST_EPOCH,
     PAGE_BYTES,
     ROW_OVERHEAD,
     SETTLED_KEPT,
@@ -140,7 +142,42 @@ def test_epoch_is_new_at_every_start(path: Path) -> None:
         epochs.append(spool.next_epoch())
         spool.close()
 
-    assert epochs == [1, 2, 3]
+    assert epochs == [epochs[0], epochs[0] + 1, epochs[0] + 2]
+
+
+def test_epoch_of_a_new_file_is_above_that_of_a_lost_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("linewatch_runtime.spool.time.time", lambda: 1.8e9)
+    lost = Spool(tmp_path / "lost.db")
+    before = [lost.next_epoch() for _ in range(30)]
+    lost.close()
+
+    monkeypatch.setattr("linewatch_runtime.spool.time.time", lambda: 1.8e9 + 3600)
+    fresh = Spool(tmp_path / "fresh.db")
+
+    assert fresh.next_epoch() > max(before)
+    fresh.close()
+
+
+@pytest.mark.parametrize(("clock", "first"), [(-5.0, 1), (0.0, 1), (1e12, LATEST_FIRST_EPOCH + 1)])
+def test_epoch_fits_the_event_whatever_the_clock_says(
+    path: Path, clock: float, first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("linewatch_runtime.spool.time.time", lambda: clock)
+    spool = Spool(path)
+
+    assert [spool.next_epoch(), spool.next_epoch()] == [first, first + 1]
+    assert event_pb2.Origin(epoch=first + 1).epoch == first + 1
+    spool.close()
+
+
+def test_epoch_of_an_older_releases_file_goes_on(path: Path) -> None:
+    spool = Spool(path)
+    spool._set_number("epoch", 41)
+
+    assert spool.next_epoch() == 42
+    spool.close()
 
 
 async def _from_worker(path: Path) -> int:
@@ -371,11 +408,13 @@ def test_page_that_can_not_be_read_is_found_at_the_start(path: Path) -> None:
 def test_every_acknowledged_row_and_its_count_survives_kill_9(path: Path) -> None:
     dice = random.Random(7)
     acknowledged: list[str] = []
-    for start in range(1, 21):
+    epoch = 0
+    for _ in range(20):
         child = subprocess.Popen(
             [sys.executable, Path(__file__).with_name("spool_child.py"), path], stdout=subprocess.PIPE, text=True
         )  # fmt: skip
-        assert child.stdout.readline() == f"epoch {start}\n"
+        last, epoch = epoch, int(child.stdout.readline().removeprefix("epoch "))
+        assert epoch == last + 1 or not last
         for _ in range(dice.randrange(1, 12)):
             acknowledged += child.stdout.readline().split()[1:]
         time.sleep(dice.uniform(0, 0.005))  # where the kill falls, not a wait for something
