@@ -129,13 +129,16 @@ class Spool:
                 raise SpoolFull(records[0].stream, "the file's cap is reached, over all streams")
         return new
 
-    def oldest(self, limit: int, *, by_class: bool = True, after: int = 0) -> list[Stored]:
+    def oldest(
+        self, limit: int, *, by_class: bool = True, after: int = 0, except_streams: Sequence[str] = ()
+    ) -> list[Stored]:
         """The next events to deliver: alarms first, then by position. `by_class=False`: by position alone."""
         order = "alarm DESC, position" if by_class else "position"
+        skipped = ", ".join("?" * len(except_streams))
         rows = self._db.execute(
             f"SELECT position, event_id, stream, topic, payload, alarm, stored_at FROM events"  # noqa: S608
-            f" WHERE position > ? ORDER BY {order} LIMIT ?",
-            (after, limit),
+            f" WHERE position > ? AND stream NOT IN ({skipped}) ORDER BY {order} LIMIT ?",
+            (after, *except_streams, limit),
         )
         now = self.clock()
         return [

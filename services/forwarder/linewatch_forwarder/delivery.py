@@ -3,11 +3,14 @@
 
 Guarantee: an event leaves the spool only after the cloud has accepted it, or has said that it never will. What was on
 its way when the process died is sent again; the cloud drops the repeat by the event id.
-Order: alarms before routine events, each in the order of arrival. A batch is sent in order, and a batch that meets a
-failure ends there: nothing behind the failed event overtakes it, but for what was already on its way.
+Order: alarms before routine events, each in the order of arrival; held within (line, class). A batch is handed over in
+order, all at once: behind an event that fails, those of the same batch may still be accepted. None of a later one.
+Trouble: a stream whose events the cloud refuses for now rests, with a backoff of its own, and the others go on. Trouble
+of the connection rests all.
 """
 
 import asyncio
+import functools
 import logging
 import random
 import time
@@ -16,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from linewatch_runtime.lifecycle import wait_until
-from linewatch_runtime.spool import Record, SpoolFull, SpoolWorker
+from linewatch_runtime.spool import Record, SpoolFull, SpoolWorker, Stored
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +31,28 @@ LONGEST_BACKOFF_S = 30.0
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of a batch. Events in neither list are tried again; `trouble` says why."""
+    """What became of a batch. Events in neither list are tried again.
+
+    Attributes:
+        accepted: event ids that the cloud has.
+        refused: what it will never take, with the reasons.
+        troubled: streams of which it refused something for now, with the reason.
+        trouble: what kept the connection as a whole from delivering.
+    """
 
     accepted: list[str] = field(default_factory=list)
     refused: list[tuple[Record, str]] = field(default_factory=list)
+    troubled: dict[str, str] = field(default_factory=dict)
     trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """A stream that is left alone until `until`, on the monotonic clock."""
+
+    failures: int
+    until: float
+    reason: str
 
 
 class Uplink(Protocol):
@@ -54,8 +74,22 @@ class Delivery:
         self._uplink = uplink
         self._rate = rate
         self._stored = asyncio.Event()
-        self.trouble = ""
-        """Why the last batch was not accepted whole; empty when it was."""
+        self._trouble = ""
+        self._rests: dict[str, _Rest] = {}
+
+    @property
+    def trouble(self) -> str:
+        """Why something is not accepted now, for people; empty when all is."""
+        return self._trouble or "; ".join(f"{name}: {rest.reason}" for name, rest in self._rests.items())
+
+    @property
+    def stopped(self) -> str:
+        """Why nothing at all is accepted now; empty when something may be."""
+        return self._trouble
+
+    def troubled(self, stream: str) -> str:
+        """Why this stream's events are refused for now; empty when they are not."""
+        return self._rests[stream].reason if stream in self._rests else ""
 
     def wake(self) -> None:
         """Says that the spool has something new."""
@@ -69,20 +103,46 @@ class Delivery:
             if stop.is_set():
                 return
             started = time.monotonic()
-            stored = await self._worker.run(self._worker.spool.oldest, BATCH)
+            stored = await self._next()
             if not stored:
                 self._stored.clear()
                 await _first(self._stored.wait(), stop.wait(), seconds=1.0)
                 continue
             outcome = await self._uplink.send([one.record for one in stored])
             await self._settle(outcome)
+            self._rest(outcome, {one.record.stream for one in stored})
             failures = failures + 1 if outcome.trouble else 0
-            self.trouble = outcome.trouble
+            self._trouble = outcome.trouble
             pace = len(stored) / self._rate - (time.monotonic() - started)
-            longest = min(LONGEST_BACKOFF_S, 0.5 * 2 ** min(failures, 10))  # 2**1024 would be no float
-            wait = random.uniform(0, longest) if failures else pace  # noqa: S311
+            wait = _backoff_s(failures) if failures else pace
             if wait > 0:
                 await wait_until(stop, wait)
+
+    async def _next(self) -> list[Stored]:
+        """The next batch, without the streams that rest."""
+        now = time.monotonic()
+        resting = [name for name, rest in self._rests.items() if rest.until > now]
+        oldest = functools.partial(self._worker.spool.oldest, BATCH, except_streams=resting)
+        stored = await self._worker.run(oldest)
+        if (
+            len(stored) < BATCH
+        ):  # all that is there: a stream that is due and has nothing left is in no trouble
+            kept = {*resting, *(one.record.stream for one in stored)}
+            self._rests = {name: rest for name, rest in self._rests.items() if name in kept}
+        return stored
+
+    def _rest(self, outcome: Outcome, sent: set[str]) -> None:
+        """Lets the streams in trouble rest, and forgets the trouble of those that were accepted whole."""
+        for name, reason in outcome.troubled.items():
+            before = self._rests.get(name)
+            if before is None or before.reason != reason:
+                log.warning("stream_troubled", extra={"stream": name, "reason": reason})
+            failures = before.failures + 1 if before else 1
+            self._rests[name] = _Rest(failures, time.monotonic() + _backoff_s(failures), reason)
+        if not outcome.trouble:
+            for name in sent - outcome.troubled.keys():
+                if self._rests.pop(name, None):
+                    log.info("stream_delivers", extra={"stream": name})
 
     async def _settle(self, outcome: Outcome) -> None:
         try:
@@ -95,8 +155,14 @@ class Delivery:
             outcome.trouble = error.detail
             log.error("settle_failed", extra={"reason": error.detail})
             return
-        if outcome.trouble and outcome.trouble != self.trouble:
+        if outcome.trouble and outcome.trouble != self._trouble:
             log.warning("delivery_troubled", extra={"reason": outcome.trouble})
+
+
+def _backoff_s(failures: int) -> float:
+    """Full jitter."""
+    longest = min(LONGEST_BACKOFF_S, 0.5 * 2 ** min(failures, 10))  # 2**1024 would be no float
+    return random.uniform(0, longest)  # noqa: S311
 
 
 async def _first(*waits: Coroutine[None, None, object], seconds: float | None = None) -> None:

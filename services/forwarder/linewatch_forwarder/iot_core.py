@@ -9,11 +9,14 @@ import asyncio
 from collections.abc import Sequence
 
 from linewatch_forwarder.delivery import Outcome
-from linewatch_runtime.mqtt import Connection, MqttError, Refused
+from linewatch_runtime.mqtt import Connection, MqttError, NobodySubscribed, Refused
 from linewatch_runtime.spool import Record
 
 NEVER = frozenset({0x90, 0x95, 0x99})
 """Reason codes that no second try changes: topic name invalid, packet too large, payload format invalid (MQTT 5, 3.4)."""
+
+OF_THE_CONNECTION = frozenset({0x97})
+"""Refusals that concern all topics: quota exceeded."""
 
 
 class IotCore:
@@ -38,8 +41,21 @@ class IotCore:
                 outcome.accepted.append(record.event_id)
             elif isinstance(answer, Refused) and answer.code in NEVER:
                 outcome.refused.append((record, str(answer)))
+            elif _concerns_topic(answer):
+                outcome.troubled.setdefault(record.stream, _told(answer))
             elif isinstance(answer, MqttError):
-                outcome.trouble = outcome.trouble or f"{type(answer).__name__}: {answer}"
+                outcome.trouble = outcome.trouble or _told(answer)
             else:
                 raise answer
         return outcome
+
+
+def _concerns_topic(answer: BaseException) -> bool:
+    """By policy, or because no rule takes it: other topics may pass."""
+    if isinstance(answer, Refused):
+        return answer.code not in OF_THE_CONNECTION
+    return isinstance(answer, NobodySubscribed)
+
+
+def _told(answer: BaseException) -> str:
+    return f"{type(answer).__name__}: {answer}"

@@ -90,7 +90,10 @@ class Report:
                 "since": self._since,
                 "detail": self._uplink.trouble or self._delivery.trouble,
             },
-            "streams": [_told(one, self._intake.full.get(one.name, "")) for one in streams],
+            "streams": [
+                _told(one, self._intake.full.get(one.name, ""), self._delivery.troubled(one.name))
+                for one in streams
+            ],
         }
         try:
             await self._speaker.publish(self._place.topic("status"), json.dumps(status).encode(), retain=True)
@@ -100,7 +103,7 @@ class Report:
     def _state(self, connected: bool) -> str:
         if self._intake.full:
             return "full"
-        return "online" if connected and not self._delivery.trouble else "offline-uplink"
+        return "online" if connected and not self._delivery.stopped else "offline-uplink"
 
     async def _report_drops(self) -> None:
         """Tells the cloud of drops, once the cloud can be told."""
@@ -163,7 +166,7 @@ class _StreamMetrics(Collector):
         yield dropped
 
 
-def _told(stream: StreamState, full: str) -> dict[str, object]:
+def _told(stream: StreamState, full: str, trouble: str) -> dict[str, object]:
     return {
         "name": stream.name,
         "events": stream.events,
@@ -175,6 +178,7 @@ def _told(stream: StreamState, full: str) -> dict[str, object]:
         "buried": stream.buried,
         "dropped": sum(stream.dropped.values()),
         "full": full,
+        "trouble": trouble,
     }
 
 

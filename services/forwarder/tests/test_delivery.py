@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from brokers import STATION, Cloud, connected, inspection, listening, until
 from forwarding import FakeUplink, state
 
-from linewatch_forwarder.delivery import BATCH, Delivery, Uplink
+from linewatch_forwarder.delivery import BATCH, Delivery, Outcome, Uplink
 from linewatch_forwarder.iot_core import NEVER, IotCore
 from linewatch_plant.uplink_cable import UplinkCable
 from linewatch_runtime.mqtt import Endpoint, Refused
@@ -19,9 +20,11 @@ pytestmark = pytest.mark.anyio
 EVENTS = "linewatch/v1/+/+/+/inspection"
 
 
-def record(sequence: int, result: str = "OK", topic: str = STATION.topic("inspection")) -> Record:
+def record(
+    sequence: int, result: str = "OK", topic: str = STATION.topic("inspection"), stream: str = "predictions-line-1"
+) -> Record:  # fmt: skip
     event_id, payload = inspection(sequence, result)
-    return Record(event_id, "predictions-line-1", topic, payload, alarm=result != "OK")
+    return Record(event_id, stream, topic, payload, alarm=result != "OK")
 
 
 def ids(records: list[Record]) -> list[str]:
@@ -207,6 +210,76 @@ async def test_event_against_the_policy_is_kept_and_told_and_the_others_pass(
 
             assert "0x87" in delivery.trouble
             assert state(worker).events == 1
+
+
+async def test_line_that_the_cloud_refuses_holds_no_other_line(
+    cloud: Cloud, worker: SpoolWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("linewatch_forwarder.delivery.LONGEST_BACKOFF_S", 2.0)
+    refused = [record(number, "NG", "forbidden/inspection", "predictions-line-2") for number in range(BATCH)]
+    good = [record(number) for number in range(100)]
+    sends = 0
+
+    class Counted(IotCore):
+        async def send(self, records):
+            nonlocal sends
+            sends += any(one.stream == "predictions-line-2" for one in records)
+            return await super().send(records)
+
+    async with (
+        listening(cloud.endpoint("rule"), EVENTS) as rule,
+        connected(cloud.endpoint("device")) as uplink,
+    ):
+        await worker.run(worker.spool.append, refused + good)
+        async with delivering(worker, Counted(uplink)) as (delivery, _, _):
+            await until(lambda: settled(worker) == 100, "the other line is delivered", 10)
+            await until(lambda: sends >= 3, "the refused are tried again", 30)
+
+            assert rule.ids == ids(good)
+            assert state(worker, "predictions-line-2").events == BATCH
+            assert "0x87" in delivery.troubled("predictions-line-2")
+            assert "predictions-line-2" in delivery.trouble
+            assert not delivery.stopped
+            assert not delivery.troubled("predictions-line-1")
+
+            (cloud.output.parent / "acl").write_text("user device-1\ntopic readwrite #\n")
+            cloud.process.send_signal(signal.SIGHUP)
+            async with listening(cloud.endpoint("late rule"), "forbidden/#") as late:
+                await until(lambda: not delivery.trouble, "accepted at last", 30)
+                assert state(worker, "predictions-line-2").settled == BATCH
+                await until(lambda: late.ids == ids(refused), "they arrive in order")
+
+
+async def test_trouble_of_a_stream_whose_events_have_left_is_forgotten(
+    worker: SpoolWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("linewatch_forwarder.delivery.LONGEST_BACKOFF_S", 2.0)
+
+    class Refusing(FakeUplink):
+        async def send(self, records):
+            return Outcome(troubled={one.stream: "0x10" for one in records})
+
+    uplink = Refusing()
+    uplink.gate.set()
+    one = record(1)
+    await worker.run(worker.spool.append, [one])
+    async with delivering(worker, uplink) as (delivery, _, _):
+        await until(lambda: delivery.trouble, "it is told")
+
+        await worker.run(worker.spool.settle, [one.event_id])
+
+        await until(lambda: not delivery.trouble, "nothing is in trouble any more", 40)
+
+
+async def test_quota_concerns_all_lines() -> None:
+    class Refusing:
+        async def publish(self, *_arguments: object, **_more: object) -> None:
+            raise Refused("publish", 0x97, "quota exceeded")
+
+    outcome = await IotCore(Refusing()).send([record(1)])
+
+    assert "0x97" in outcome.trouble
+    assert not outcome.troubled
 
 
 @pytest.mark.parametrize("code", sorted(NEVER))
