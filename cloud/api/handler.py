@@ -99,12 +99,14 @@ def _summary() -> dict[str, Any]:
         for status in ("created", "closed", "awaiting_approval", "rejected", "creating", "parked")
     }
     dynamodb = desk().dynamodb
-    enriched = sum(int(i.get("inspections", 0)) for i in _scan(dynamodb, os.environ["COUNTERS_TABLE"]))
+    counters = _scan(dynamodb, os.environ["COUNTERS_TABLE"])
     crossed = sum(
         int(n) for i in _scan(dynamodb, os.environ["POLICY_STATE_TABLE"]) for n in i["crossed"].values()
     )
     return {
-        "enriched": enriched,
+        "enriched": sum(int(item.get("inspections", 0)) for item in counters),
+        # Deliveries of parts too old for the policy to count.
+        "too_late": sum(int(item.get("too_late", 0)) for item in counters),
         "work_orders": {
             # In the ERP; a closed order stays counted.
             "created": counts["created"] + counts["closed"],

@@ -52,6 +52,7 @@ def _no_faults_left(request: pytest.FixtureRequest) -> Iterator[None]:
             "down",
             "error_500",
             "error_500_after_create",
+            "error_500_create_late",
             "hang_after_create",
             "too_many",
             "find_500",

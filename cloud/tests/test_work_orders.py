@@ -2,6 +2,8 @@
 """One order per episode, whatever the ERP, the queue or a crash does. Real tables, real ERP simulator."""
 
 import json
+import logging
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -13,9 +15,10 @@ from cloud_line import Eventually, Line
 
 from linewatch_plant.erp_simulator import ErpClient
 from linewatch_plant.standin_cloud import StandinCloud
-from work_orders.erp import Erp, ErpOrder
+from work_orders.erp import Erp, ErpOrder, ErpUnavailableError
 from work_orders.observing import Desk, observe
-from work_orders.placing import TryLaterError
+from work_orders.orders import HISTORY_LIMIT, noted
+from work_orders.placing import TryLaterError, sweep_one
 from work_orders.sweep import sweep
 from work_orders.wiring import desk_of
 
@@ -82,9 +85,13 @@ def test_three_failed_tries_park_the_order_and_the_sweep_places_it(
     assert machine.order("parked")
 
     erp.set_faults(**{fault: 0})
-    cloud.sweep()
 
-    assert machine.order("created")
+    def swept() -> Any:
+        cloud.sweep()
+        return machine.order("created")
+
+    # After a 5xx the order rests first: the ERP may still be at it.
+    eventually(swept, "the sweep")
     assert parked["attempts"] == 3
     assert len(in_erp(erp, machine)) == 1
 
@@ -164,15 +171,11 @@ def test_a_crash_beside_any_call_of_the_erp_leaves_one_order(
     with pytest.raises(CrashError):
         observe(messages[3], dying)
 
-    def delivered_again() -> bool:
-        try:
-            observe(messages[3], desk)
-        except TryLaterError:
-            return False
-        return True
+    def delivered_again() -> Any:
+        observe(messages[3], desk)
+        return machine.order("created")
 
     eventually(delivered_again, "the dead worker's lease to end")
-    assert machine.order("created")
     assert len(in_erp(erp, machine)) == 1
 
 
@@ -222,3 +225,144 @@ def test_in_the_pilot_every_order_awaits_approval(machine: Line, desk: Desk, erp
     assert order is not None
     assert (order["band"], order["pilot"], order["ai_generated"]) == ("automatic", True, True)
     assert in_erp(erp, machine) == []
+
+
+def test_a_part_too_old_to_count_is_told_and_counted(
+    machine: Line, cloud: StandinCloud, desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    short = replace(desk, data=replace(desk.data, remember=2))
+    machine.epoch = 2
+    for message in enriched(machine, desk, [machine.severity(0.1) for _ in range(3)]):
+        observe(message, short)
+    taken, machine.sequence = machine.events[-1], 2
+    another = machine.severity(0.1)
+    machine.epoch = 1
+    old = machine.severity(0.1)
+    before = cloud.api("GET", "/summary").json()["too_late"]
+
+    with caplog.at_level(logging.WARNING):
+        for message in enriched(machine, desk, [taken, another, old]):
+            observe(message, short)
+
+    told = [record.__dict__ for record in caplog.records if record.message == "observation_too_old"]
+    assert [record["event_id"] for record in told] == [another["id"], old["id"]]
+    assert (told[1]["position"], told[1]["remembered"]) == ([1, 4], [[2, 2], [2, 3]])
+    assert cloud.api("GET", "/summary").json()["too_late"] - before == 2
+
+
+def test_an_erp_that_commits_after_its_500_does_not_double_the_order(
+    machine: Line, desk: Desk, erp: ErpClient, eventually: Eventually
+) -> None:
+    patient = replace(desk, patience=replace(desk.patience, settle_s=3.0, retry_base_s=0.0))
+    messages = enriched(machine, desk, [machine.severity(0.95) for _ in range(4)])
+    late = erp.calls().get("created_late", 0)
+    erp.set_faults(error_500_create_late=1, late_ms=1500)
+    for message in messages[:3]:
+        observe(message, patient)
+    with pytest.raises(TryLaterError):
+        observe(messages[3], patient)
+
+    def delivered_again() -> Any:
+        observe(messages[3], patient)
+        return machine.order("created")
+
+    eventually(delivered_again, "the order")
+    eventually(lambda: erp.calls().get("created_late", 0) > late, "the late commit")
+    assert len(in_erp(erp, machine)) == 1
+
+
+def test_further_events_of_the_station_are_no_tries(machine: Line, desk: Desk, erp: ErpClient) -> None:
+    slow = replace(desk, patience=replace(desk.patience, retry_base_s=1e6))
+    messages = enriched(machine, desk, [machine.severity(0.95) for _ in range(10)])
+    erp.set_faults(too_many=-1)
+    for message in messages[:3]:
+        observe(message, slow)
+    with pytest.raises(TryLaterError) as failed:
+        observe(messages[3], slow)
+
+    for message in messages[4:]:
+        observe(message, slow)
+
+    order = machine.order("creating")
+    assert order is not None
+    assert order["attempts"] == 1
+    stored = desk.orders.get(order["reference"])
+    assert stored is not None
+    # The message comes back when the order is due, not before.
+    assert time.time() + failed.value.delay_s > stored.lease_until + 1
+
+
+def parked(line: Line, desk: Desk, erp: ErpClient) -> str:
+    """Reference of an order of this line that the ERP has refused once."""
+    erp.set_faults(refuse=1)
+    for message in enriched(line, desk, [line.severity(0.95) for _ in range(4)]):
+        observe(message, desk)
+    order = line.order("parked")
+    assert order is not None
+    return str(order["reference"])
+
+
+def test_an_order_that_is_refused_for_ever_does_not_grow(machine: Line, desk: Desk, erp: ErpClient) -> None:
+    reference = parked(machine, desk, erp)
+    erp.set_faults(refuse=-1)
+
+    for _ in range(6):
+        sweep_one(reference, desk.orders, desk.erp, desk.patience)
+
+    order = desk.orders.get(reference)
+    assert order is not None
+    assert [entry["what"] for entry in order.item["history"]] == ["opened", "parked", "try failed"]
+    assert (order.item["history"][-1]["count"], order.attempts) == (6, 7)
+
+
+def test_a_history_is_bounded_and_keeps_its_beginning() -> None:
+    history: list[dict[str, Any]] = []
+    for number in range(3 * HISTORY_LIMIT):
+        history = noted(history, {"at": "", "what": "try failed", "by": "erp", "detail": f"id {number}"})
+
+    assert len(history) == HISTORY_LIMIT
+    assert [history[0]["detail"], history[-1]["detail"]] == ["id 0", f"id {3 * HISTORY_LIMIT - 1}"]
+
+
+@dataclass
+class PickyErp:
+    """The real ERP client, which fails for one order."""
+
+    real: Erp
+    reference: str
+    error: Exception
+
+    def find_by_reference(self, reference: str) -> ErpOrder | None:
+        return self.real.find_by_reference(reference)
+
+    def create(self, order: Mapping[str, Any]) -> ErpOrder:
+        if order["external_reference"] == self.reference:
+            raise self.error
+        return self.real.create(order)
+
+
+@pytest.mark.parametrize(
+    "error", [ErpUnavailableError("POST answered 500", may_have_created=True), KeyError("id")]
+)
+def test_an_order_that_always_fails_holds_up_no_other(
+    cloud: StandinCloud, desk: Desk, erp: ErpClient, request: pytest.FixtureRequest, error: Exception
+) -> None:
+    lines = [Line.register(cloud, f"{request.node.name} {number}", "machine") for number in range(3)]
+    references = [parked(line, desk, erp) for line in lines]
+
+    sweep(replace(desk, erp=PickyErp(desk.erp, references[1], error)))
+
+    assert [line.orders()[0]["status"] for line in lines] == ["created", "parked", "created"]
+
+
+def test_the_sweep_begins_with_the_order_that_was_tried_longest_ago(
+    cloud: StandinCloud, desk: Desk, erp: ErpClient, request: pytest.FixtureRequest
+) -> None:
+    lines = [Line.register(cloud, f"{request.node.name} {number}", "machine") for number in range(2)]
+    first, second = (parked(line, desk, erp) for line in lines)
+    erp.set_faults(refuse=1)
+    sweep_one(first, desk.orders, desk.erp, desk.patience)
+
+    waiting = desk.orders.oldest_tried("parked", 1000)
+
+    assert waiting.index(second) < waiting.index(first)

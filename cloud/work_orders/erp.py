@@ -23,11 +23,15 @@ class ErpError(Exception):
 
 
 class ErpUnavailableError(ErpError):
-    """No answer, 429 or 5xx. `may_have_created`: the request left and its answer is not known."""
+    """No answer, 429 or 5xx. `may_have_created`: the request left and what became of it is not known."""
 
     def __init__(self, message: str, *, may_have_created: bool = False) -> None:
         super().__init__(message)
         self.may_have_created = may_have_created
+
+
+class ErpAwayError(ErpUnavailableError):
+    """It gives no token or can't look up: no order at all can be placed now."""
 
 
 class ErpRefusedError(ErpError):
@@ -117,16 +121,16 @@ class Tokens:
                 allow_redirects=False,
             )
         except requests.RequestException as error:
-            raise ErpUnavailableError(f"token endpoint: {type(error).__name__}") from error
+            raise ErpAwayError(f"token endpoint: {type(error).__name__}") from error
         if answer.status_code != requests.codes.ok:
             # A secret being rotated heals, and a wrong one must stay visible as parked orders, not as poison.
-            raise ErpUnavailableError(f"token endpoint answered {answer.status_code}")
+            raise ErpAwayError(f"token endpoint answered {answer.status_code}")
         try:
             body = answer.json()
             self._token = str(body["access_token"])
             self._good_until = asked_at + float(body["expires_in"]) - TOKEN_MARGIN_S
         except (ValueError, KeyError, TypeError) as error:
-            raise ErpUnavailableError("token endpoint: answer without access_token or expires_in") from error
+            raise ErpAwayError("token endpoint: answer without access_token or expires_in") from error
 
 
 class HttpErp:
@@ -151,8 +155,11 @@ class HttpErp:
         self, method: str, params: Mapping[str, str] | None = None, json_body: Mapping[str, Any] | None = None
     ) -> Any:
         answer = self._send(method, params, json_body)
-        if answer.status_code == requests.codes.too_many_requests or answer.status_code >= 500:
+        if answer.status_code == requests.codes.too_many_requests:
             raise ErpUnavailableError(f"{method} answered {answer.status_code}")
+        if answer.status_code >= 500:
+            # A proxy that gave up answers 502 or 504 while the ERP behind it goes on.
+            raise ErpUnavailableError(f"{method} answered {answer.status_code}", may_have_created=True)
         if answer.status_code not in (requests.codes.ok, requests.codes.created):
             raise ErpRefusedError(f"{method} answered {answer.status_code}: {answer.text[:200]}")
         try:

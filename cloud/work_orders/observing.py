@@ -68,7 +68,7 @@ def observe(enriched: Mapping[str, Any], desk: Desk) -> None:
     """Takes one enriched event to its consequences.
 
     Raises:
-        TryLaterError: the order exists and could not be placed yet.
+        TryLaterError: the order exists, was tried and could not be placed yet.
         StateConflictError: too many writers on one station.
     """
     event, asset = enriched["event"], enriched["asset"]

@@ -24,6 +24,8 @@ from botocore.exceptions import ClientError
 from work_orders.episodes import Episode, Episodes
 from work_orders.erp import ErpOrder
 
+# Of an order's history, far under DynamoDB's 400 KB for an item; its first entries stay.
+HISTORY_LIMIT, HISTORY_FIRST = 100, 10
 STATUSES = ("awaiting_approval", "creating", "created", "rejected", "parked", "closed")
 
 
@@ -40,7 +42,7 @@ class WorkOrder:
     document: Mapping[str, Any]
     # Tries that the ERP did not answer with an order.
     attempts: int
-    # Seconds since 1970 until which nobody else may call the ERP for it.
+    # Seconds since 1970 until which nobody else may call the ERP for it; the next try is due after it.
     lease_until: float
     # "pending" until the device shadow shows the ERP's id.
     shadow: str
@@ -80,6 +82,7 @@ class WorkOrders:
             "document": json.dumps(document, separators=(",", ":")),
             "attempts": 0,
             "lease_until": 0,
+            "last_tried_at": at,
             "shadow": "none",
             "history": [_entry(at, "opened", "policy", f"band {band}, {status}")],
         }
@@ -132,11 +135,12 @@ class WorkOrders:
         return self._change(
             TableName=self._table,
             Key={"reference": reference},
-            UpdateExpression="SET lease_until = :until",
+            UpdateExpression="SET lease_until = :until, last_tried_at = :at",
             ConditionExpression="#status IN (:creating, :parked) AND lease_until < :now",
             ExpressionAttributeNames={"#status": "status"},
             ExpressionAttributeValues={
                 ":until": int(_now() + seconds),
+                ":at": now_text(),
                 ":now": int(_now()),
                 ":creating": "creating",
                 ":parked": "parked",
@@ -156,13 +160,18 @@ class WorkOrders:
 
     def failed(self, order: WorkOrder, why: str, status: str, wait_s: float) -> WorkOrder | None:
         """Notes a try without an order; the order stays `creating` or is parked, and rests for `wait_s` seconds."""
-        values = {"attempts": order.attempts + 1, "lease_until": int(_now() + wait_s) if wait_s else 0}
         what = "parked" if status == "parked" and order.status != "parked" else "try failed"
-        return self._move(order.reference, order.status, status, _entry(now_text(), what, "erp", why), values)
+        values = {
+            "attempts": order.attempts + 1,
+            "lease_until": int(_now() + wait_s) if wait_s else 0,
+            # Written whole: the lease keeps everybody else away.
+            "history": noted(order.item["history"], _entry(now_text(), what, "erp", why)),
+        }
+        return self._move(order.reference, order.status, status, None, values)
 
-    def rest(self, order: WorkOrder, wait_s: float) -> None:
+    def rest(self, order: WorkOrder) -> None:
         """Gives the lease back without counting a try, for a sweep that finds the ERP still away."""
-        self._set(order.reference, "lease_until", int(_now() + wait_s) if wait_s else 0)
+        self._set(order.reference, "lease_until", 0)
 
     def shadow_written(self, reference: str) -> None:
         """The device shadow shows the order."""
@@ -174,18 +183,24 @@ class WorkOrders:
             return self._indexed("by_created", "kind", "work_order", limit)
         return self._indexed("by_status", "status", status, limit)
 
+    def oldest_tried(self, status: str, limit: int) -> list[str]:
+        """References, those first that were tried longest ago, from an index that may lag by a moment."""
+        return self._indexed("by_tried", "status", status, limit, newest_first=False)
+
     def without_shadow(self, limit: int) -> list[str]:
         """References whose device shadow is behind, from an index that may lag by a moment."""
         return self._indexed("by_shadow", "shadow", "pending", limit)
 
-    def _indexed(self, index: str, key: str, value: str, limit: int) -> list[str]:
+    def _indexed(
+        self, index: str, key: str, value: str, limit: int, *, newest_first: bool = True
+    ) -> list[str]:
         answer = self._dynamodb.query(
             TableName=self._table,
             IndexName=index,
             KeyConditionExpression="#key = :value",
             ExpressionAttributeNames={"#key": key},
             ExpressionAttributeValues={":value": value},
-            ScanIndexForward=False,
+            ScanIndexForward=not newest_first,
             Limit=limit,
         )
         return [str(item["reference"]) for item in answer["Items"]]
@@ -203,14 +218,15 @@ class WorkOrders:
         return sum(int(page["Count"]) for page in pages)
 
     def _move(
-        self, reference: str, old: str, new: str, entry: Mapping[str, str], values: Mapping[str, Any]
+        self, reference: str, old: str, new: str, entry: Mapping[str, str] | None, values: Mapping[str, Any]
     ) -> WorkOrder | None:
         return self._change(**self._update(reference, old, new, entry, values))
 
     def _update(
-        self, reference: str, old: str, new: str, entry: Mapping[str, str], values: Mapping[str, Any]
+        self, reference: str, old: str, new: str, entry: Mapping[str, str] | None, values: Mapping[str, Any]
     ) -> dict[str, Any]:
-        sets = ["#status = :new", "updated_at = :at", "history = list_append(history, :entry)"]
+        sets = ["#status = :new", "updated_at = :at"]
+        sets += ["history = list_append(history, :entry)"] if entry else []
         return {
             "TableName": self._table,
             "Key": {"reference": reference},
@@ -221,7 +237,7 @@ class WorkOrders:
                 ":old": old,
                 ":new": new,
                 ":at": now_text(),
-                ":entry": [dict(entry)],
+                **({":entry": [dict(entry)]} if entry else {}),
                 **{f":{name}": value for name, value in values.items()},
             },
         }
@@ -268,6 +284,18 @@ def _now() -> float:
 def now_text() -> str:
     """RFC 3339 in UTC with milliseconds; sorts as text."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def noted(history: Sequence[Mapping[str, Any]], entry: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The history with one more entry, at most HISTORY_LIMIT; a repetition of the last one is counted there. Pure."""
+    grown = [dict(one) for one in history]
+    if grown and all(grown[-1][name] == entry[name] for name in ("what", "by", "detail")):
+        grown[-1] |= {"count": int(grown[-1].get("count", 1)) + 1, "last_at": entry["at"]}
+        return grown
+    grown.append(dict(entry))
+    if len(grown) > HISTORY_LIMIT:
+        del grown[HISTORY_FIRST : HISTORY_FIRST + len(grown) - HISTORY_LIMIT]
+    return grown
 
 
 def _entry(at: str, what: str, by: str, detail: str) -> dict[str, str]:

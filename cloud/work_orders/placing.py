@@ -2,19 +2,20 @@
 """Places a reserved order in the ERP exactly once.
 
 lease -> find by reference -> create -> (unclear answer: find again) -> record. A crash after any step leaves the order
-`creating` with a lease that runs out; the next try finds by reference what the ERP already has. Not covered: an ERP
-that commits a request later than `settle_s` after it stopped answering it.
+`creating` with a lease that runs out; the next try finds by reference what the ERP already has. The lease also holds
+until the next try is due, so that the station's further events are none. Not covered: an ERP that commits a request
+later than `settle_s` after it stopped answering it.
 """
 
+import math
 import random
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from aws_lambda_powertools import Logger
 
-from work_orders.erp import Erp, ErpOrder, ErpRefusedError, ErpUnavailableError
+from work_orders.erp import Erp, ErpAwayError, ErpOrder, ErpRefusedError, ErpUnavailableError
 from work_orders.orders import WorkOrder, WorkOrders
 
 log = Logger(child=True)
@@ -48,14 +49,12 @@ def place(reference: str, orders: WorkOrders, erp: Erp, patience: Patience) -> W
     """Places the order if it is due; returns it as stored, None when no such order exists.
 
     Raises:
-        TryLaterError: the ERP did not give an order, or another worker is at it.
+        TryLaterError: this try gave no order.
     """
     order = orders.lease(reference, patience.lease_s)
     if order is None:
-        current = orders.get(reference)
-        if current is not None and current.status == "creating":
-            raise TryLaterError(reference, max(1.0, current.lease_until + 1 - time.time()))
-        return current
+        # Done, or not due: whoever has the lease, or tried last, comes back for it.
+        return orders.get(reference)
     try:
         found = _find_or_create(order, erp)
     except ErpRefusedError as error:
@@ -68,30 +67,30 @@ def place(reference: str, orders: WorkOrders, erp: Erp, patience: Patience) -> W
     return placed if placed is not None else orders.get(reference)
 
 
-def sweep_one(reference: str, orders: WorkOrders, erp: Erp, patience: Patience) -> bool:
-    """One try for a parked or stranded order; False when the ERP is still away and the sweep should end."""
+def sweep_one(reference: str, orders: WorkOrders, erp: Erp, patience: Patience) -> None:
+    """One try for a parked or stranded order. Raises ErpAwayError when the next order would fare no better."""
     order = orders.lease(reference, patience.lease_s)
     if order is None:
-        return True
+        return
     try:
         found = _find_or_create(order, erp)
-    except ErpRefusedError as error:
-        orders.failed(order, str(error), "parked", 0)
-        return True
-    except ErpUnavailableError as error:
-        log.warning("sweep_stopped", extra={"reference": reference, "why": str(error)})
-        orders.rest(order, patience.settle_s if error.may_have_created else 0)
-        return False
+    except ErpAwayError:
+        orders.rest(order)
+        raise
+    except (ErpRefusedError, ErpUnavailableError) as error:
+        log.warning("sweep_try_failed", extra={"reference": reference, "why": str(error)})
+        unclear = isinstance(error, ErpUnavailableError) and error.may_have_created
+        orders.failed(order, str(error), "parked", patience.settle_s if unclear else 0)
+        return
     orders.created(order, found)
     log.info("order_created_by_sweep", extra={"reference": reference, "erp_id": found.id})
-    return True
 
 
 def _find_or_create(order: WorkOrder, erp: Erp) -> ErpOrder:
     try:
         found = erp.find_by_reference(order.reference)
     except ErpUnavailableError as error:
-        raise ErpUnavailableError(str(error)) from error  # a lookup creates nothing
+        raise ErpAwayError(str(error)) from error  # a lookup creates nothing
     if found is not None:
         return found
     try:
@@ -111,14 +110,15 @@ def _failed(
     order: WorkOrder, orders: WorkOrders, error: ErpUnavailableError, patience: Patience
 ) -> WorkOrder | None:
     tries = order.attempts + 1
-    wait_s = patience.settle_s if error.may_have_created else 0.0
-    status = "parked" if tries >= patience.tries else order.status
-    stored = orders.failed(order, str(error), status, wait_s)
-    if status == "parked":
+    rest_s = patience.settle_s if error.may_have_created else 0.0
+    if tries >= patience.tries:
         log.error("order_parked", extra={"reference": order.reference, "tries": tries, "why": str(error)})
-        return stored
+        return orders.failed(order, str(error), "parked", rest_s)
+    wait_s = max(rest_s, patience.delay_s(tries))
+    orders.failed(order, str(error), order.status, wait_s)
     log.warning("try_failed", extra={"reference": order.reference, "tries": tries, "why": str(error)})
-    raise TryLaterError(order.reference, max(wait_s, patience.delay_s(tries)))
+    # A lease ends with a whole second; who came back before that would pass on.
+    raise TryLaterError(order.reference, math.ceil(wait_s) + 1)
 
 
 def payload(order: WorkOrder) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 
 One item per (asset, station), because one part speaks for every failure mode of its asset at once. An item is written
 only over the version that was read; who loses reads again. A repeated event finds its place taken and changes nothing.
+What comes too late to count is logged and counted in the table `counters`.
 """
 
 import json
@@ -12,12 +13,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from aws_lambda_powertools import Logger
 from botocore.exceptions import ClientError
 
 from work_orders.policy import Latch, Observation, Position, Rule, decide
 
 # With ten Lambdas on one station a writer loses a few rounds; more means that something else is wrong.
 MAX_CONFLICTS = 30
+
+log = Logger(child=True)
 
 
 class StateConflictError(Exception):
@@ -64,9 +68,10 @@ def add(
 class StationStates:
     """The table `policy_state`."""
 
-    def __init__(self, dynamodb: Any, table: str) -> None:
+    def __init__(self, dynamodb: Any, table: str, counters_table: str) -> None:
         self._dynamodb = dynamodb
         self._table = table
+        self._counters_table = counters_table
 
     def of_asset(self, asset_id: str) -> list[StationState]:
         """Every station that watches the asset, consistent."""
@@ -96,6 +101,8 @@ class StationStates:
             state = self._get(asset_id, station)
             grown = add(state, observation, rule, remember, latches)
             if grown is state:
+                if observation.event_id not in (seen.event_id for seen in state.observations):
+                    self._too_old(state, observation)
                 return state
             try:
                 self._put(grown)
@@ -106,6 +113,25 @@ class StationStates:
             else:
                 return grown
         raise StateConflictError(f"{asset_id} {station}: {MAX_CONFLICTS} conflicts")
+
+    def _too_old(self, state: StationState, observation: Observation) -> None:
+        """A repeat of a part that is forgotten already can't be told from a new one, and is told and counted too."""
+        remembered = [state.observations[0].position, state.last]
+        log.warning(
+            "observation_too_old",
+            extra={
+                "event_id": observation.event_id,
+                "station": state.station,
+                "position": [observation.position.epoch, observation.position.sequence],
+                "remembered": [[place.epoch, place.sequence] for place in remembered],
+            },
+        )
+        self._dynamodb.update_item(
+            TableName=self._counters_table,
+            Key={"name": "too_late"},
+            UpdateExpression="ADD too_late :one",
+            ExpressionAttributeValues={":one": 1},
+        )
 
     def _get(self, asset_id: str, station: str) -> StationState:
         answer = self._dynamodb.get_item(

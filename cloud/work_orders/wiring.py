@@ -43,7 +43,7 @@ def desk_of(environment: Mapping[str, str]) -> Desk:
         ),
         pilot=environment["PILOT_MODE"] == "true",
         events=Events(dynamodb, environment["EVENTS_TABLE"]),
-        states=StationStates(dynamodb, environment["POLICY_STATE_TABLE"]),
+        states=StationStates(dynamodb, environment["POLICY_STATE_TABLE"], environment["COUNTERS_TABLE"]),
         episodes=episodes,
         orders=WorkOrders(dynamodb, environment["WORK_ORDERS_TABLE"], episodes),
         erp=HttpErp(base_url, tokens, timeout_s),

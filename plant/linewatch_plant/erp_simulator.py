@@ -30,6 +30,7 @@ from typing import Any
 import requests
 import uvicorn
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
@@ -50,6 +51,10 @@ class Faults:
     error_500: int = 0
     # POST creates the order and answers 500.
     error_500_after_create: int = 0
+    # POST answers 500 and creates the order `late_ms` after it, as behind a proxy that gave up.
+    error_500_create_late: int = 0
+    # A setting, no count.
+    late_ms: int = 1000
     # POST creates the order and never answers.
     hang_after_create: int = 0
     # POST answers 429 and creates nothing.
@@ -138,10 +143,10 @@ async def _create(request: Request) -> Response:
         if erp.faults.strikes(fault):
             return _spoilt(erp, fault, status)
     body = await request.json()
-    number = len(erp.orders) + 1
-    created_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    order = {**body, "id": f"WO-{number}", "status": "OPEN", "created_at": created_at}
-    erp.add(order)
+    if erp.faults.strikes("error_500_create_late"):
+        late = BackgroundTask(_create_late, erp, body, erp.faults.late_ms / 1000)
+        return _spoilt(erp, "error_500_create_late", 500, late)
+    order = _order(erp, body)
     if erp.faults.strikes("error_500_after_create"):
         return _spoilt(erp, "error_500_after_create", 500)
     if erp.faults.strikes("hang_after_create"):
@@ -149,6 +154,20 @@ async def _create(request: Request) -> Response:
         await asyncio.sleep(HANG_S)
     erp.calls["created"] += 1
     return JSONResponse(order, 201)
+
+
+def _order(erp: State, body: dict[str, Any]) -> dict[str, Any]:
+    number = len(erp.orders) + 1
+    created_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    order = {**body, "id": f"WO-{number}", "status": "OPEN", "created_at": created_at}
+    erp.add(order)
+    return order
+
+
+async def _create_late(erp: State, body: dict[str, Any], late_s: float) -> None:
+    await asyncio.sleep(late_s)
+    _order(erp, body)
+    erp.calls["created_late"] += 1
 
 
 async def _find(request: Request) -> Response:
@@ -174,9 +193,9 @@ def _refused(request: Request, erp: State) -> Response | None:
     return None
 
 
-def _spoilt(erp: State, fault: str, status: int) -> Response:
+def _spoilt(erp: State, fault: str, status: int, afterwards: BackgroundTask | None = None) -> Response:
     erp.calls[fault] += 1
-    return JSONResponse({"error": fault}, status)
+    return JSONResponse({"error": fault}, status, background=afterwards)
 
 
 async def _faults(request: Request) -> Response:
@@ -247,7 +266,10 @@ class ErpClient:
         requests.put(f"{self.url}/admin/faults", json=faults, timeout=self._timeout_s).raise_for_status()
 
     def calls(self) -> dict[str, int]:
-        """Calls by what became of them: "created", "found", "token", "unauthorized", or the fault's name."""
+        """Calls by what became of them: "created", "found", "token", "unauthorized", or the fault's name.
+
+        "created_late": orders that came after a 500.
+        """
         answer = requests.get(f"{self.url}/admin/calls", timeout=self._timeout_s)
         answer.raise_for_status()
         calls: dict[str, int] = answer.json()
