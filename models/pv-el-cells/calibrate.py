@@ -13,9 +13,6 @@ from linewatch_models.vision_metrics import Bools, Floats
 REVIEW_SHARE = 0.10
 #: Below this probability a part is never sent to review, however empty the grey zone is.
 REVIEW_FLOOR = 0.05
-#: Thresholds tried, and how far a score is blurred, both as log odds.
-CUTS = np.linspace(-4.0, 4.0, 161)
-BLUR = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +47,17 @@ def fit_platt(logits: Floats, true: Bools) -> Platt:
     return Platt(float(weights[0]), float(weights[1]))
 
 
-def best_f1_threshold(true: Bools, scores: Floats) -> float:
-    """Threshold of the best F1 when every score is blurred a little.
+def f1_threshold(true: Bools, scores: Floats) -> float:
+    """Threshold of the best F1 for calibrated scores: half the best F1 that they reach.
 
-    A split holds a few dozen bad parts: the plain maximum hangs on one of them, its blurred neighbourhood does not.
+    That is where F1 is best in expectation (Lipton, Elkan, Naryanaswamy, "Optimal Thresholding of Classifiers to Maximize
+    F1 Measure", ECML 2014). The place of the maximum itself hangs on single parts: a split holds a few dozen bad ones, and
+    on val F1 differs by less than one part between .45 and .8.
     """
-    levels = np.clip(scores, 1e-6, 1.0 - 1e-6)
-    logits = np.log(levels / (1.0 - levels))
-    f1s = []
-    for cut in CUTS:
-        rejected = 1.0 / (1.0 + np.exp(-(logits - cut) / BLUR))
-        f1s.append(2.0 * rejected[true].sum() / (rejected.sum() + true.sum()))
-    return float(1.0 / (1.0 + np.exp(-CUTS[int(np.argmax(f1s))])))
+    levels = np.unique(scores)
+    hits = np.array([np.sum(true & (scores >= cut)) for cut in levels])
+    rejected = np.array([np.sum(scores >= cut) for cut in levels])
+    return float(np.max(2.0 * hits / (rejected + true.sum())) / 2.0)
 
 
 def review_threshold(scores: Floats, ng: float) -> float:

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 import onnx
 import torch
-from calibrate import Platt, best_f1_threshold, fit_platt, review_threshold
+from calibrate import Platt, f1_threshold, fit_platt, review_threshold
 from network import DEFECTS, INPUT_SIZE, CellNet
 from numpy.typing import NDArray
 from onnxruntime import InferenceSession, SessionOptions
@@ -251,12 +251,12 @@ def main() -> None:
     platts = [fit_platt(logits[:, k], truth[:, k]) for k in range(truth.shape[1])]
     scores = np.stack([platt(logits[:, k]) for k, platt in enumerate(platts)], axis=1)
 
-    ng = best_f1_threshold(truth[:, 0], scores[:, 0])
+    ng = f1_threshold(truth[:, 0], scores[:, 0])
     thresholds = {
         "ng": round(ng, 4),
         "review": round(review_threshold(scores[:, 0], ng), 4),
         "class": {
-            name: round(best_f1_threshold(truth[:, k], scores[:, k]), 4)
+            name: round(f1_threshold(truth[:, k], scores[:, k]), 4)
             for k, name in enumerate(DEFECTS, start=1)
         },
         "region": region_thresholds(arguments.data, images, [o[2][0] for o in outputs]),
