@@ -9,11 +9,11 @@ from typing import Any
 
 import boto3
 
+from work_orders.aws import SHORT
 from work_orders.observing import Desk, settle
 from work_orders.orders import WorkOrder
 from work_orders.placing import TryLaterError
 from work_orders.policy import Latch
-from work_orders.wiring import SHORT
 
 
 class ConflictError(Exception):

@@ -18,7 +18,8 @@ from aws_lambda_powertools import Logger
 
 from api import views
 from api.deciding import ConflictError, approve, close, reject
-from work_orders.wiring import SHORT, desk
+from work_orders.aws import SHORT
+from work_orders.wiring import desk
 
 log = Logger(serialize_stacktrace=False)
 

@@ -11,7 +11,7 @@ import json
 import os
 import random
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
@@ -19,14 +19,13 @@ import boto3
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from enrich.enrichment import Event, PoisonError, asset_of, read
+from work_orders.aws import SHORT
 
 # A counter in one item would be a queue of its own; sixteen let a plant's Lambdas pass each other.
 COUNTER_SHARDS = 16
-SHORT = Config(connect_timeout=3, read_timeout=10, retries={"mode": "standard", "max_attempts": 4})
 
 log = Logger(serialize_stacktrace=False)
 processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
@@ -91,6 +90,7 @@ def _asset(event: Event) -> dict[str, Any] | None:
 def _store(event: Event, asset: dict[str, Any] | None) -> bool:
     """Writes the event and counts it, both or neither; False when it was there already."""
     shard = int(hashlib.sha256(event.event_id.encode()).hexdigest(), 16) % COUNTER_SHARDS
+    enriched_at = datetime.now(UTC)
     item = {
         "event_id": event.event_id,
         "type": event.type,
@@ -101,7 +101,9 @@ def _store(event: Event, asset: dict[str, Any] | None) -> bool:
         "sequence": event.sequence,
         "asset_id": asset["asset_id"] if asset else "",
         "is_asset_known": asset is not None,
-        "enriched_at": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "enriched_at": enriched_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        # DynamoDB deletes the item within days after this second.
+        "expires_at": int((enriched_at + timedelta(days=int(os.environ["EVENT_DAYS"]))).timestamp()),
         "event": json.dumps(event.document, separators=(",", ":")),
     }
     put = {

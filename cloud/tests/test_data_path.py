@@ -3,6 +3,7 @@
 
 import json
 import ssl
+import time
 from typing import Any
 
 import paho.mqtt.client as mqtt
@@ -99,6 +100,18 @@ def test_a_batch_and_fields_of_a_newer_release_are_taken(machine: Line, eventual
     machine.send(run)
 
     eventually(lambda: machine.is_stored(*run), "the batch")
+
+
+def test_a_stored_event_knows_when_it_may_go(
+    machine: Line, cloud: StandinCloud, eventually: Eventually
+) -> None:
+    event = machine.severity(0.1)
+
+    machine.send(event)
+
+    eventually(lambda: machine.is_stored(event), "the event")
+    stored = next(item for item in cloud.scan("EventsTable") if item["event_id"]["S"] == event["id"])
+    assert int(stored["expires_at"]["N"]) == pytest.approx(time.time() + 400 * 86_400, abs=3600)
 
 
 @pytest.mark.parametrize(

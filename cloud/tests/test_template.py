@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The template is valid, grants nothing by wildcard that is not listed here, and leaves no queue without an end."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,9 @@ from typing import Any
 
 import pytest
 from cfnlint.decode import cfn_yaml
+
+from enrich.enrichment import MESSAGES
+from linewatch.v1 import event_pb2
 
 TEMPLATE = Path(__file__).parents[1] / "template.yaml"
 
@@ -82,6 +86,45 @@ def test_every_table_can_be_restored(resources: dict[str, Any]) -> None:
     for table in tables:
         assert table["Properties"]["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"]
         assert table["DeletionPolicy"] == "Retain"
+
+
+def test_the_lifecycle_rule_names_what_is_put_on_the_bus(resources: dict[str, Any]) -> None:
+    engine = {name for name, message in MESSAGES.items() if message is event_pb2.Engine}
+
+    assert set(resources["LifecycleRule"]["Properties"]["EventPattern"]["detail-type"]) == engine
+
+
+def test_events_are_forgotten_and_nothing_else(resources: dict[str, Any]) -> None:
+    forgetful = {
+        name: entry["Properties"]["TimeToLiveSpecification"]
+        for name, entry in resources.items()
+        if "TimeToLiveSpecification" in entry.get("Properties", {})
+    }
+
+    assert forgetful == {"EventsTable": {"AttributeName": "expires_at", "Enabled": True}}
+
+
+def test_every_function_reads_every_variable_that_it_gets(resources: dict[str, Any]) -> None:
+    functions = [e["Properties"] for e in resources.values() if e["Type"] == "AWS::Lambda::Function"]
+
+    assert len(functions) == 4
+    for function in functions:
+        code = code_behind(function["Handler"].rpartition(".")[0])
+        given = set(function["Environment"]["Variables"]) - {"POWERTOOLS_SERVICE_NAME"}
+        assert {name for name in given if f'["{name}"]' not in code} == set(), function["Handler"]
+
+
+def code_behind(module: str) -> str:
+    """The source of a module of ours and of all those of ours that it imports."""
+    found: dict[str, str] = {}
+    wanted = [module]
+    while wanted:
+        name = wanted.pop()
+        path = TEMPLATE.parent / (name.replace(".", "/") + ".py")
+        if name not in found and path.exists():
+            found[name] = path.read_text()
+            wanted += re.findall(r"^from ((?:api|enrich|work_orders)\.\w+) import", found[name], re.MULTILINE)
+    return "".join(found.values())
 
 
 def statements_in(node: Any) -> list[Any]:

@@ -11,9 +11,10 @@ from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 
+from work_orders.aws import SHORT
 from work_orders.observing import observe, settle
 from work_orders.placing import TryLaterError
-from work_orders.wiring import SHORT, desk
+from work_orders.wiring import desk
 
 log = Logger(serialize_stacktrace=False)
 processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)

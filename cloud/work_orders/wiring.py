@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from functools import cache
 
 import boto3
-from botocore.config import Config
 
+from work_orders.aws import SHORT
 from work_orders.episodes import Episodes
 from work_orders.erp import HttpErp, Tokens, credentials_from_secret
 from work_orders.observing import Desk, Events
@@ -16,9 +16,6 @@ from work_orders.placing import Patience
 from work_orders.policy_data import load
 from work_orders.shadow import DeviceShadow
 from work_orders.states import StationStates
-
-# A Lambda has seconds, not the minutes that botocore would wait.
-SHORT = Config(connect_timeout=3, read_timeout=10, retries={"mode": "standard", "max_attempts": 4})
 
 
 def desk_of(environment: Mapping[str, str]) -> Desk:
