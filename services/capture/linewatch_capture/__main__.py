@@ -2,11 +2,10 @@
 """Wires capture: settings, spool, source, inference, evidence, broker; then runs the flow until a signal."""
 
 import asyncio
-import fcntl
 import logging
 import sys
 from collections.abc import AsyncIterator
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
 from linewatch_capture.arrivals import NewestWins, one_by_one
 from linewatch_capture.evidence import EvidenceDirectory, NoEvidence
@@ -27,6 +26,7 @@ from linewatch_runtime.mqtt import Connection, Endpoint, Subscriptions, Tls
 from linewatch_runtime.publisher import Publisher
 from linewatch_runtime.settings import EXIT_BAD_SETTINGS, load
 from linewatch_runtime.spool import Spool, SpoolDamaged, SpoolWorker, StreamLimit
+from linewatch_runtime.state_dir import lock_state_dir
 from linewatch_runtime.telemetry import serve_metrics
 
 log = logging.getLogger("linewatch_capture")
@@ -41,7 +41,7 @@ def main() -> None:
     logs.configure("capture", settings.log_level)
     check_source(settings)
     evidence = open_evidence(settings)
-    lock = lock_station(settings)
+    lock = lock_state_dir(settings.state_dir, "capture", PREFIX + "STATE_DIR")
     serve_metrics(settings.metrics_host, settings.metrics_port, PREFIX + "METRICS_PORT")
     worker = open_spool(settings)
     try:
@@ -170,21 +170,6 @@ def open_evidence(settings: Settings) -> EvidenceStore:
         )
     except OSError as error:
         refuse("EVIDENCE_DIR", f"{error}; name a directory that this user may write to, or unset it")
-
-
-def lock_station(settings: Settings) -> TextIO:
-    """Keeps a second capture away from this spool: each station has a state directory of its own."""
-    path = settings.state_dir / "capture.lock"
-    try:
-        settings.state_dir.mkdir(parents=True, exist_ok=True)
-        lock = path.open("w")
-    except OSError as error:
-        refuse("STATE_DIR", f"{error}; name a directory that this user may write to")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        refuse("STATE_DIR", f"another capture holds {path}; stop it, or give each station its own directory")
-    return lock
 
 
 def open_spool(settings: Settings) -> SpoolWorker:

@@ -17,6 +17,7 @@ from linewatch_runtime.lifecycle import stop_on_signals
 from linewatch_runtime.mqtt import Connection, Endpoint, Subscriptions, Tls, Will
 from linewatch_runtime.settings import EXIT_BAD_SETTINGS, load
 from linewatch_runtime.spool import Spool, SpoolDamaged, SpoolWorker, StreamLimit
+from linewatch_runtime.state_dir import lock_state_dir
 from linewatch_runtime.telemetry import serve_metrics
 
 log = logging.getLogger("linewatch_forwarder")
@@ -30,21 +31,22 @@ def main() -> None:
     """Runs until a signal."""
     settings = load(Settings)
     logs.configure("forwarder", settings.log_level)
+    lock = lock_state_dir(settings.state_dir, "forwarder", "FORWARDER_STATE_DIR")
     serve_metrics(settings.metrics_host, settings.metrics_port, "FORWARDER_METRICS_PORT")
     worker = _open_spool(settings)
     try:
         asyncio.run(_serve(settings, worker))
     finally:
         worker.close()
+        lock.close()
     log.info("stopped")
 
 
 def _open_spool(settings: Settings) -> SpoolWorker:
     limit = StreamLimit(settings.stream_max_bytes, settings.stream_max_age_s, settings.when_full)
     try:
-        settings.state_dir.mkdir(parents=True, exist_ok=True)
         return SpoolWorker(lambda: Spool(settings.state_dir / "forwarder.db", limit, settings.file_max_bytes))
-    except (SpoolDamaged, OSError) as error:
+    except SpoolDamaged as error:
         print(f"FORWARDER_STATE_DIR: {error}", file=sys.stderr)
         sys.exit(EXIT_BAD_SETTINGS)
 

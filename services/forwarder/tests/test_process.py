@@ -113,6 +113,14 @@ def test_damaged_spool_is_told_and_left_alone(offline: Forwarder) -> None:
     assert (offline.state_dir / "forwarder.db").read_bytes() == b"no database" * 1000
 
 
+def test_second_forwarder_on_the_same_state_is_refused(offline: Forwarder) -> None:
+    offline.start()
+    wait_for(lambda: offline.events("started"), "the first one runs")
+
+    assert refused(offline).startswith("FORWARDER_STATE_DIR: another forwarder holds")
+    assert offline.runs
+
+
 # --- life -----------------------------------------------------------------------------------------------------------
 
 

@@ -25,6 +25,7 @@ from linewatch_runtime.mqtt import Connection, Endpoint, Subscriptions, Tls, Wil
 from linewatch_runtime.publisher import Publisher
 from linewatch_runtime.settings import EXIT_BAD_SETTINGS, load
 from linewatch_runtime.spool import Spool, SpoolDamaged, SpoolWorker
+from linewatch_runtime.state_dir import lock_state_dir
 from linewatch_runtime.telemetry import serve_metrics
 
 log = logging.getLogger("linewatch_inference")
@@ -44,19 +45,20 @@ def main() -> None:
         )
         asyncio.run(_serve(settings, None))
     else:
+        lock = lock_state_dir(settings.state_dir, "inference", "INFERENCE_STATE_DIR")
         worker = _open_spool(settings)
         try:
             asyncio.run(_serve(settings, worker))
         finally:
             worker.close()
+            lock.close()
     log.info("stopped")
 
 
 def _open_spool(settings: Settings) -> SpoolWorker:
     try:
-        settings.state_dir.mkdir(parents=True, exist_ok=True)
         return SpoolWorker(lambda: Spool(settings.state_dir / "inference.db"))
-    except (SpoolDamaged, OSError) as error:
+    except SpoolDamaged as error:
         print(f"INFERENCE_STATE_DIR: {error}", file=sys.stderr)
         sys.exit(EXIT_BAD_SETTINGS)
 

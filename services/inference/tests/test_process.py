@@ -182,6 +182,21 @@ def test_taken_port_ends_the_start_with_2(start: Callable[..., Process], release
     assert "INFERENCE_PORT: can't listen" in process.log.read_text()
 
 
+def test_second_inference_on_the_same_state_is_refused(
+    start: Callable[..., Process], released: Path, tmp_path: Path
+) -> None:
+    first = start(released, mqtt_host="127.0.0.1", mqtt_port=free_port())
+    first.wait_for("model_loaded")
+    (tmp_path / "second").mkdir()
+
+    second = Process(released, tmp_path / "second", mqtt_host="127.0.0.1", mqtt_port=free_port(),
+                     state_dir=first.environment["INFERENCE_STATE_DIR"])  # fmt: skip
+
+    assert second.process.wait(TIMEOUT_S) == 2
+    assert "INFERENCE_STATE_DIR: another inference holds" in second.log.read_text()
+    assert first.process.poll() is None
+
+
 def test_mutual_tls_lets_only_known_callers_in(
     start: Callable[..., Process], released: Path, tmp_path: Path
 ) -> None:
