@@ -7,6 +7,7 @@ Files travel as they are: nothing is decoded or encoded again here. A file that 
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,16 +43,17 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def read_part(path: Path, position: int) -> Part:
-    """The file as a part, whatever is in it."""
+    """The file as a part, whatever is in it. A name that is no UTF-8 is told with a replacement for what can't be."""
+    part_id = os.fsencode(path.name).decode("utf-8", "replace")
     try:
         size = path.stat().st_size
         if size > MAX_IMAGE_BYTES:
             message = f"{size} bytes, the limit is {MAX_IMAGE_BYTES}; let the camera write a smaller image"
-            return Part(path.name, None, position, NotInspected("image_too_large", message))
-        return Part(path.name, Frame(path.read_bytes()), position)
+            return Part(part_id, None, position, NotInspected("image_too_large", message))
+        return Part(part_id, Frame(path.read_bytes()), position)
     except OSError as error:
         message = f"the file can't be read: {error.strerror}; check its permissions and the disk"
-        return Part(path.name, None, position, NotInspected("unreadable_image", message))
+        return Part(part_id, None, position, NotInspected("unreadable_image", message))
 
 
 class PlayedFolder:

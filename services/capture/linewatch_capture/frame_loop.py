@@ -5,7 +5,7 @@ Guarantee: a part is recorded once (its event, the counts and the source's posit
 comes again after a restart. So sent = judged + not_inspected + skipped holds after any kill, and no part that keeps is
 lost or doubled. Publishing is not the flow's: linewatch_runtime.publisher moves events from the spool to the forwarder.
 
-Proved by: services/capture/tests/test_kill.py
+Proved by: services/capture/tests/test_process.py
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence

@@ -7,6 +7,7 @@ other and with the events, because they changed together or not at all.
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -137,5 +138,5 @@ class SpoolLedger:
 
 
 def position_of(source: str) -> str:
-    """The count that keeps a source's position."""
-    return f"position:{source}"
+    """The count that keeps a source's position. A path may be no UTF-8; the spool's text always is."""
+    return "position:" + os.fsencode(source).decode("utf-8", "replace")

@@ -2,6 +2,7 @@
 """Folders: the order of a played one, and one that a camera writes to."""
 
 import asyncio
+import os
 
 import pytest
 
@@ -25,6 +26,19 @@ def test_a_folder_without_an_image_says_so(tmp_path):
         PlayedFolder(tmp_path / "missing", 1, asyncio.Event())
     with pytest.raises(EmptyFolder, match="not a directory"):
         WatchedFolder(tmp_path / "missing", asyncio.Event())
+
+
+def test_a_name_that_is_no_utf8_is_a_part_like_any_other(flow, tmp_path):
+    path = tmp_path / os.fsdecode(b"pictures-\xfc")
+    path.mkdir()
+    for name in (b"a.jpg", b"b\xfc\xff.jpg", b"c.jpg"):
+        (path / os.fsdecode(name)).write_bytes(b"frame")
+    station = flow(path=path)
+
+    asyncio.run(station.run())
+
+    assert [event["data"]["part_id"] for event in station.events()] == ["a.jpg", "b\ufffd\ufffd.jpg", "c.jpg"]
+    assert station.counts()["judged"] == 3
 
 
 def test_a_watched_folder_gives_new_files_and_resumes_after_a_restart(flow, folder, inspector):
