@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
-from cloud_line import Eventually
+from cloud_line import Eventually, Line
 
 from linewatch_plant.standin_cloud import StandinCloud
 
@@ -43,6 +45,39 @@ def test_it_ends_with_its_parent_workers_included(tmp_path: Path, eventually: Ev
     parent.wait(10)
     parent.stdout.close()
     eventually(lambda: not any(_group(p.pid) == group for p in psutil.process_iter()), "the end of the group")
+
+
+def test_counting_takes_any_thread_and_leaves_the_documents_where_they_are(
+    cloud: StandinCloud, machine: Line, eventually: Eventually
+) -> None:
+    machine.send(*(machine.severity(0.65) for _ in range(5)))
+    eventually(lambda: machine.order("awaiting_approval") and machine.all_decided(), "the order")
+    # A station that some later release stored without crossings.
+    cloud.client("dynamodb").put_item(
+        TableName=cloud.outputs["PolicyStateTable"],
+        Item={"asset_id": {"S": "ASSET-bare"}, "station": {"S": "bare"}},
+    )
+    fresh = replace(cloud, _clients={})
+    with ThreadPoolExecutor(8) as pool:
+        clients = list(pool.map(lambda _: fresh.client("dynamodb"), range(8)))
+    seen = set[str]()
+    fresh.client("dynamodb").meta.events.register(
+        "after-call.dynamodb.Scan",
+        lambda parsed, **_: seen.update(name for item in parsed["Items"] for name in item),
+    )
+
+    try:
+        counted = fresh.counts()
+    finally:
+        cloud.client("dynamodb").delete_item(
+            TableName=cloud.outputs["PolicyStateTable"],
+            Key={"asset_id": {"S": "ASSET-bare"}, "station": {"S": "bare"}},
+        )
+
+    assert counted["work_orders"]["awaiting_approval"] >= 1
+    assert counted["enriched"] >= 5
+    assert len(set(map(id, clients))) == 1
+    assert seen <= {"inspections", "engine", "status", "erp_id", "crossed"}
 
 
 def _group(pid: int) -> int:

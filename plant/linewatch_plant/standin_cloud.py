@@ -14,6 +14,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -56,6 +57,7 @@ class StandinCloud:
     outputs: Mapping[str, str]
     _process: subprocess.Popen[bytes]
     _clients: dict[str, Any] = field(default_factory=dict)
+    _making: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
     def start(
@@ -122,10 +124,12 @@ class StandinCloud:
         return self._process.pid
 
     def client(self, service: str) -> Any:
-        """A boto3 client of the stand-in, as administrator."""
-        if service not in self._clients:
-            self._clients[service] = _client(self.endpoint_url, service)
-        return self._clients[service]
+        """A boto3 client of the stand-in, as administrator; for every thread."""
+        # boto3 may use a client in several threads, but not make one in them.
+        with self._making:
+            if service not in self._clients:
+                self._clients[service] = _client(self.endpoint_url, service)
+            return self._clients[service]
 
     def warm_up(self) -> None:
         """Starts one worker of each Lambda: the first event then takes milliseconds, not seconds."""
@@ -156,23 +160,20 @@ class StandinCloud:
 
     def counts(self) -> dict[str, Any]:
         """Distinct inspection events that were enriched, engine events, and work orders by what became of them."""
-        counters, orders, states = (
-            self._scan(self.outputs[name])
-            for name in ("CountersTable", "WorkOrdersTable", "PolicyStateTable")
-        )
-        statuses = [order["status"]["S"] for order in orders]
-        crossed = sum(int(n["N"]) for state in states for n in state["crossed"]["M"].values())
-        work_orders = {
-            name: statuses.count(name)
-            for name in ("awaiting_approval", "rejected", "creating", "parked", "closed")
-        }
+        # Called every second: an order's document and a station's memory, most of what is stored, stay where they are.
+        counters = self._scan(self.outputs["CountersTable"], "inspections", "engine")
+        orders = self._scan(self.outputs["WorkOrdersTable"], "status", "erp_id")
+        states = self._scan(self.outputs["PolicyStateTable"], "crossed")
+        statuses = Counter(order["status"]["S"] for order in orders)
+        crossed = sum(int(n["N"]) for state in states for n in state.get("crossed", {"M": {}})["M"].values())
+        shown = ("awaiting_approval", "rejected", "creating", "parked", "closed")
         return {
-            "enriched": sum(int(item.get("inspections", {"N": "0"})["N"]) for item in counters),
-            "engine_events": sum(int(item.get("engine", {"N": "0"})["N"]) for item in counters),
+            "enriched": sum(_number(item, "inspections") for item in counters),
+            "engine_events": sum(_number(item, "engine") for item in counters),
             "work_orders": {
                 "created": sum("erp_id" in order for order in orders),
                 "suppressed": max(0, crossed - len(orders)),
-                **work_orders,
+                **{name: statuses[name] for name in shown},
             },
         }
 
@@ -210,9 +211,19 @@ class StandinCloud:
         """Every item of a table, named by the template's output, such as "EventsTable"."""
         return self._scan(self.outputs[output])
 
-    def _scan(self, table: str) -> list[dict[str, Any]]:
-        pages = self.client("dynamodb").get_paginator("scan").paginate(TableName=table, ConsistentRead=True)
+    def _scan(self, table: str, *attributes: str) -> list[dict[str, Any]]:
+        """Every item, cut down to these attributes where some are named."""
+        wanted: dict[str, Any] = {}
+        if attributes:
+            names = {f"#{name}": name for name in attributes}
+            wanted = {"ProjectionExpression": ", ".join(names), "ExpressionAttributeNames": names}
+        scan = self.client("dynamodb").get_paginator("scan")
+        pages = scan.paginate(TableName=table, ConsistentRead=True, **wanted)
         return [item for page in pages for item in page["Items"]]
+
+
+def _number(item: Mapping[str, Any], name: str) -> int:
+    return int(item.get(name, {"N": "0"})["N"])
 
 
 def _client(endpoint: str, service: str) -> Any:
