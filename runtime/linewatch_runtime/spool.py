@@ -111,8 +111,11 @@ class Spool:
         """Folds the log into the file and closes it."""
         self._db.close()
 
-    def append(self, records: Sequence[Record], counts: Mapping[str, int] | None = None) -> int:
-        """Puts the records on disk, all or none, with the counts in the same transaction.
+    def append(
+        self, records: Sequence[Record], counts: Mapping[str, int] | None = None,
+        marks: Iterable[tuple[str, str]] = (),
+    ) -> int:  # fmt: skip
+        """Puts the records on disk, all or none, with the counts and the marks (source, mark) in the same transaction.
 
         Returns:
             How many were new. The others were known: stored before, or settled not long ago.
@@ -124,6 +127,7 @@ class Spool:
             new = sum(self._insert(record) for record in records)
             for name, amount in (counts or {}).items():
                 self._count(_ALL, name, amount)
+            self._db.executemany("INSERT OR IGNORE INTO marks VALUES (?, ?)", marks)
             self._keep_clock()
             if new and self._used_pages() > self._append_pages:
                 raise SpoolFull(records[0].stream, "the file's cap is reached, over all streams")
@@ -213,6 +217,17 @@ class Spool:
     def counts(self, stream: str = _ALL) -> dict[str, int]:
         """What was counted, by name; without a stream, the caller's own counts."""
         return dict(self._db.execute("SELECT name, value FROM counts WHERE stream = ?", (stream,)))
+
+    def marks(self, source: str) -> set[str]:
+        """The marks of a source."""
+        return {row[0] for row in self._db.execute("SELECT mark FROM marks WHERE source = ?", (source,))}
+
+    def forget(self, source: str, marks: Iterable[str]) -> None:
+        """Takes marks of a source away."""
+        with self._transaction(_ALL):
+            self._db.executemany(
+                "DELETE FROM marks WHERE source = ? AND mark = ?", [(source, mark) for mark in marks]
+            )
 
     def streams(self) -> list[StreamState]:
         """Every stream that was ever used, by name."""

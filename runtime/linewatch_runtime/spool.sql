@@ -41,6 +41,13 @@ CREATE TABLE IF NOT EXISTS streams (
   bytes  INTEGER NOT NULL
 ) WITHOUT ROWID;
 
+-- What a producer's source has had recorded, such as the files of a watched folder; forgotten by the source itself.
+CREATE TABLE IF NOT EXISTS marks (
+  source TEXT NOT NULL,
+  mark   TEXT NOT NULL,
+  PRIMARY KEY (source, mark)
+) WITHOUT ROWID;
+
 -- What happened, counted in the same transaction as the fact itself, so that counts survive any kill.
 CREATE TABLE IF NOT EXISTS counts (
   stream TEXT NOT NULL,

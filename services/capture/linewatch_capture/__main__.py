@@ -12,7 +12,7 @@ from linewatch_capture.evidence import EvidenceDirectory, NoEvidence
 from linewatch_capture.folder import EmptyFolder, PlayedFolder, WatchedFolder
 from linewatch_capture.frame_loop import Arrival, EvidenceStore, Inspector, Source, inspect_parts
 from linewatch_capture.inspector import GrpcInspector, PatientInspector, open_channel, window_rows
-from linewatch_capture.ledger import SpoolLedger, position_of
+from linewatch_capture.ledger import SourceMarks, SpoolLedger, position_of
 from linewatch_capture.parts import Stopped
 from linewatch_capture.progress import Progress
 from linewatch_capture.records import PlayedRecords, UnfitRecords, channels_of
@@ -136,10 +136,11 @@ async def open_source(settings: Settings, channel: Any, progress: Progress, stop
 async def first_position(worker: SpoolWorker, source: Source, counts: dict[str, int]) -> int:
     """Where the source goes on. A watched folder begins behind what was there at its very first start."""
     name = position_of(source.name)
-    if name not in counts and isinstance(source, WatchedFolder):
-        position = source.newest_position()
-        await worker.run(worker.spool.append, [], {name: position})
-        return position
+    if isinstance(source, WatchedFolder):
+        source.marks = SourceMarks(worker, source.name)
+        if name not in counts:
+            there = [(name, mark) for mark in await asyncio.to_thread(source.present)]
+            await worker.run(worker.spool.append, [], {name: 0}, there)
     return counts.get(name, 0)
 
 

@@ -23,6 +23,7 @@ class NewestWins:
         self._why = why
         self._part: Part | None = None
         self._skipped: Counter[str] = Counter()
+        self._skipped_marks: list[str] = []
         self._ended = False
         self._changed = asyncio.Event()
 
@@ -34,6 +35,7 @@ class NewestWins:
         async for part in parts:
             if self._part is not None:
                 self._skipped[self._why()] += 1
+                self._skipped_marks.append(self._part.mark)
             self._part = part
             self._changed.set()
         if stop.is_set():
@@ -47,9 +49,10 @@ class NewestWins:
             await self._changed.wait()
             self._changed.clear()
             if self._part is not None:
-                arrival = Arrival(self._part, dict(self._skipped))
+                arrival = Arrival(self._part, dict(self._skipped), tuple(self._skipped_marks))
                 self._part = None
                 self._skipped.clear()
+                self._skipped_marks.clear()
                 if self._ended:
                     self._changed.set()
                 yield arrival

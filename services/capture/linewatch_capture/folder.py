@@ -8,9 +8,10 @@ Files travel as they are: nothing is decoded or encoded again here. A file that 
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Collection
+from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from linewatch_capture.pace import Pace
 from linewatch_capture.parts import MAX_IMAGE_BYTES, Frame, NotInspected, Part
@@ -20,8 +21,8 @@ log = logging.getLogger(__name__)
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 
-POLL_S = 0.1
-"""How often a watched directory is looked at. A file is taken when two looks in a row saw the same size."""
+POLL_S = 0.5
+"""How often a watched directory is looked at. A file is taken when two looks in a row saw the same."""
 
 
 class EmptyFolder(Exception):
@@ -85,20 +86,25 @@ class PlayedFolder:
             yield await asyncio.to_thread(read_part, path, position)
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """A file in a watched directory. `arrived` is its ctime: the moment of the rename or of the last write."""
+class Marks(Protocol):
+    """What was recorded, on disk (ledger.py)."""
 
-    arrived_ns: int
-    path: Path
-    size: int
+    async def recorded(self) -> set[str]:
+        """The marks of all recorded parts whose files may still be there."""
+        ...
+
+    async def forget(self, marks: Collection[str]) -> bool:
+        """Takes marks away; False when that has to be tried again."""
+        ...
 
 
 class WatchedFolder:
-    """Follows the files that a camera writes into a directory. The position is the newest recorded file's ctime, ns.
+    """Follows the files that a camera writes into a directory. The position counts parts.
 
-    What lay there before the very first start is no part; what came while capture was down is. A camera that writes
-    two files within one tick of the kernel's file clock (4 ms) may lose the second one, if capture is killed between.
+    A recorded file is known again by its mark: inode, size and time of the last write, compared for being equal only.
+    So a clock that is set loses nothing, and a file that is renamed or gets other permissions is no new part. A mark
+    goes when its file has left the directory. What lay there before the very first start is no part; what came while
+    capture was down is.
     """
 
     can_wait = False
@@ -108,34 +114,41 @@ class WatchedFolder:
         if not folder.is_dir():
             raise EmptyFolder(f"{folder} is not a directory; name the directory that the camera writes to")
         self.name = f"watch:{folder.resolve()}"
+        self.marks: Marks | None = None
+        """Set before `parts`; None remembers for this run only."""
         self._folder = folder
         self._stop = stop
 
-    def newest_position(self) -> int:
-        """Where to begin at the very first start: behind what is there."""
-        return max((seen.arrived_ns for seen in self._look(0)), default=1)
+    def present(self) -> dict[str, Path]:
+        """The image files there now by their marks, in the order of writing, as far as the clock tells it.
+
+        Names that begin with a dot are still being written.
+        """
+        found: list[tuple[int, str, str]] = []
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                if entry.name.startswith(".") or Path(entry.name).suffix.lower() not in SUFFIXES:
+                    continue
+                try:
+                    status = entry.stat()
+                except FileNotFoundError:
+                    continue  # moved away while we looked
+                mark = f"{status.st_ino}:{status.st_size}:{status.st_mtime_ns}"
+                found.append((status.st_mtime_ns, entry.name, mark))
+        return {mark: self._folder / name for _, name, mark in sorted(found)}
 
     async def parts(self, position: int) -> AsyncIterator[Part]:
-        """Each new file once it has stopped growing, in the order of arrival."""
-        done: set[tuple[int, Path]] = set()
-        before: set[_Seen] = set()
+        """Each new file once it has stopped growing."""
+        known = await self.marks.recorded() if self.marks else set()
+        before: dict[str, Path] = {}
         while not await wait_until(self._stop, POLL_S):
-            now = set(await asyncio.to_thread(lambda: list(self._look(position))))
-            ready = [seen for seen in now & before if (seen.arrived_ns, seen.path) not in done]
-            for seen in sorted(ready, key=lambda seen: (seen.arrived_ns, seen.path)):
-                done.add((seen.arrived_ns, seen.path))
-                yield await asyncio.to_thread(read_part, seen.path, seen.arrived_ns)
-            done &= {(seen.arrived_ns, seen.path) for seen in now}
+            now = await asyncio.to_thread(self.present)
+            for mark, path in now.items():
+                if mark in before and mark not in known:
+                    known.add(mark)
+                    position += 1
+                    yield replace(await asyncio.to_thread(read_part, path, position), mark=mark)
+            gone = known - now.keys()
+            if gone and (self.marks is None or await self.marks.forget(gone)):
+                known -= gone
             before = now
-
-    def _look(self, position: int) -> Iterator[_Seen]:
-        """Files that arrived after `position`. Names that begin with a dot are still being written."""
-        for path in self._folder.iterdir():
-            if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
-                continue
-            try:
-                status = path.stat()
-            except FileNotFoundError:
-                continue  # moved away between the two looks
-            if status.st_ctime_ns > position:
-                yield _Seen(status.st_ctime_ns, path, status.st_size)

@@ -32,10 +32,14 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A part to judge, and how many were skipped since the one before, by reason (event.proto, PartsSkipped)."""
+    """A part to judge, and how many were skipped since the one before, by reason (event.proto, PartsSkipped).
+
+    `skipped_marks`: of the skipped parts, which are recorded with this one.
+    """
 
     part: Part
     skipped: Mapping[str, int] = field(default_factory=dict)
+    skipped_marks: Sequence[str] = ()
 
 
 class Inspector(Protocol):

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from linewatch.v1 import event_pb2, verdict_pb2
 from linewatch_capture import metrics
@@ -57,15 +57,19 @@ class SpoolLedger:
             "skipped": skipped,
             position_of(self._source): part.position - self._position,
         }
-        await self._append(records, counts)
+        source = position_of(self._source)
+        marks = [(source, mark) for mark in (*arrival.skipped_marks, part.mark) if mark]
+        await self._append(records, counts, marks)
         self._position = part.position
         self._tell(part, outcome, counts, event_id)
         self._appended()
 
-    async def _append(self, records: Sequence[Record], counts: Mapping[str, int]) -> None:
+    async def _append(
+        self, records: Sequence[Record], counts: Mapping[str, int], marks: Sequence[tuple[str, str]]
+    ) -> None:
         while True:
             try:
-                await self._worker.run(self._worker.spool.append, records, counts)
+                await self._worker.run(self._worker.spool.append, records, counts, marks)
             except SpoolFull as full:
                 self._progress.hold(f"spool full, the forwarder does not take events: {full}")
                 if await wait_until(self._stop, TRY_AGAIN_S):
@@ -135,6 +139,27 @@ class SpoolLedger:
             metrics.PARTS.labels(result.lower()).inc()
             log.info("judged", extra=fields | {"result": result, "label": outcome.verdict.label})
             self._progress.run()
+
+
+class SourceMarks:
+    """The marks of a source's recorded parts, in the spool."""
+
+    def __init__(self, worker: SpoolWorker, source: str) -> None:
+        self._worker = worker
+        self._source = position_of(source)
+
+    async def recorded(self) -> set[str]:
+        """All of them."""
+        return await self._worker.run(self._worker.spool.marks, self._source)
+
+    async def forget(self, marks: Collection[str]) -> bool:
+        """Takes marks away. False when a full disk did not let us: try again."""
+        try:
+            await self._worker.run(self._worker.spool.forget, self._source, marks)
+        except SpoolFull as full:
+            log.warning("marks_not_forgotten", extra={"reason": full.detail})
+            return False
+        return True
 
 
 def position_of(source: str) -> str:

@@ -89,6 +89,7 @@ class Part:
         part_id: its own name, for people.
         content: None when the source could not give it; then `refused` says why.
         position: where the source goes on after this part; kept on disk with its event.
+        mark: what the source has to know again after a restart, kept on disk with the part's event; empty: nothing.
         refused: set when the part needs no model to be seen as unfit.
         taken_at: wall clock, seconds since 1970.
         taken_monotonic: time.monotonic() at the same moment.
@@ -99,6 +100,7 @@ class Part:
     position: int
     refused: NotInspected | None = None
     cycle_period_s: float | None = None
+    mark: str = ""
     taken_at: float = field(default_factory=time.time)
     taken_monotonic: float = field(default_factory=time.monotonic)
 

@@ -2,11 +2,14 @@
 """Folders: the order of a played one, and one that a camera writes to."""
 
 import asyncio
+import contextlib
 import os
+import sqlite3
+import threading
 
 import pytest
 
-from linewatch_capture.folder import EmptyFolder, PlayedFolder, WatchedFolder, image_files
+from linewatch_capture.folder import POLL_S, EmptyFolder, PlayedFolder, WatchedFolder, image_files
 
 
 def test_subfolders_play_in_the_order_of_their_names(tmp_path):
@@ -68,6 +71,93 @@ def test_a_watched_folder_gives_new_files_and_resumes_after_a_restart(flow, fold
     assert names == ["new_1.jpg", "new_2.jpg", "while_away.jpg"], (
         "what lay there before the first start is no part"
     )
+
+
+def watched(flow, path, count, before=lambda: None):
+    """Runs a watching station until `count` parts are recorded, then two looks more; its events' part ids."""
+    station = flow(source="watch", path=path)
+
+    async def until_recorded(stop):
+        await station.until(lambda: station.progress.state == "running")
+        before()
+        await station.until(lambda: station.progress.counts["sent"] >= count)
+        await asyncio.sleep(3 * POLL_S)  # time to take too many
+        stop.set()
+
+    asyncio.run(station.run(until_recorded))
+    return [event["data"]["part_id"] for event in station.events() if "part_id" in event["data"]]
+
+
+def marks(path):
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        return db.execute("SELECT count(*) FROM marks").fetchone()[0]
+
+
+def test_a_file_that_is_renamed_or_gets_other_permissions_is_no_new_part(flow, folder):
+    path = folder(0)
+    watched(flow, path, 1, lambda: (path / "one.jpg").write_bytes(b"frame"))
+
+    (path / "one.jpg").chmod(0o600)
+    (path / "one.jpg").rename(path / "moved.jpg")
+    (path / "two.jpg").write_bytes(b"frame")
+
+    assert watched(flow, path, 2) == ["one.jpg", "two.jpg"]
+
+
+def test_a_file_from_before_a_clock_was_set_back_is_a_part(flow, folder, tmp_path, settings):
+    path = folder(0)
+    watched(flow, path, 1, lambda: (path / "one.jpg").write_bytes(b"frame"))
+    with contextlib.closing(sqlite3.connect(tmp_path / "capture.db")) as db:
+        # Where a position is a time, it is now an hour ahead.
+        db.execute(
+            "UPDATE counts SET value = value + 3600000000000 WHERE name LIKE 'position:%' AND value > 1e15"
+        )
+        db.commit()
+
+    (path / "two.jpg").write_bytes(b"frame")
+    os.utime(path / "two.jpg", (1, 1))
+
+    assert watched(flow, path, 2) == ["one.jpg", "two.jpg"]
+
+
+def test_a_skipped_file_is_not_taken_again_after_a_restart(flow, folder, inspector):
+    path, go_on = folder(0), threading.Event()
+    answer = inspector.script
+
+    def slow(request, context):
+        go_on.wait(10)
+        return answer(request, context)
+
+    inspector.script = slow
+
+    async def many(stop):
+        await station.until(lambda: station.progress.state == "running")
+        for number in range(5):
+            (path / f"{number}.jpg").write_bytes(b"frame")
+        await station.until(lambda: inspector.asked)
+        await asyncio.sleep(3 * POLL_S)  # the others come, and replace each other
+        go_on.set()
+        await station.until(lambda: station.progress.counts["sent"] == 5)
+        stop.set()
+
+    station = flow(source="watch", path=path)
+    asyncio.run(station.run(many))
+    assert station.counts()["skipped"] >= 3
+
+    watched(flow, path, 5)
+    assert station.counts()["sent"] == 5
+
+
+def test_files_that_have_left_are_forgotten(flow, folder, tmp_path):
+    path = folder(3)
+    watched(flow, path, 1, lambda: (path / "new.jpg").write_bytes(b"frame"))
+    assert marks(tmp_path / "capture.db") == 4
+    for file in path.iterdir():
+        file.unlink()
+
+    watched(flow, path, 2, lambda: (path / "newer.jpg").write_bytes(b"frame"))
+
+    assert marks(tmp_path / "capture.db") == 1
 
 
 def test_a_file_that_still_grows_is_left_until_it_is_whole(tmp_path):
