@@ -17,7 +17,7 @@ OWN = re.compile(r"^(linewatch(_\w+)?|open_inference)$")
 SHARED = {"linewatch", "open_inference", "linewatch_runtime"}
 
 MAY_PRINT = {
-    "settings.py", "telemetry.py", "health.py",  # of the runtime: they speak before there is a log
+    "settings.py", "state_dir.py", "telemetry.py", "health.py",  # of the runtime: they speak before there is a log
     "__main__.py", "healthcheck.py",  # command lines: why the process can't start, what a health check found
 }  # fmt: skip
 
