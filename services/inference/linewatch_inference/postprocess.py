@@ -131,6 +131,8 @@ def heat(description: Description, outputs: Outputs) -> Floats:
     planes = np.asarray(outputs["heatmap"][0], np.float32)
     if planes.ndim != 3 or len(planes) != len(description.defects):
         raise ModelFault(f"output heatmap: shape {planes.shape}, {len(description.defects)} planes expected")
+    if not np.isfinite(planes).all():
+        raise ModelFault("output heatmap: no finite number")
     return planes
 
 

@@ -14,6 +14,7 @@ os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(MAX_PIXELS)  # OpenCV reads it on
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
+import simplejpeg  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
 from linewatch_inference.errors import ImageTooLarge, UnreadableImage, WrongShape  # noqa: E402
@@ -25,6 +26,7 @@ cv2.setNumThreads(1)  # workers are the parallelism; OpenCV's own pool would mul
 
 _RESIZE = {"area": cv2.INTER_AREA, "linear": cv2.INTER_LINEAR}
 _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG SOF0..15 without DHT, JPG, DAC
+_JPEG = b"\xff\xd8"
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -64,7 +66,7 @@ def decode(data: bytes, *, grey: bool) -> Pixels:
     """Pixels (h, w) or (h, w, 3) BGR, as stored: an EXIF rotation is not applied, regions are in the frame as sent.
 
     Raises:
-        UnreadableImage: not a JPEG or PNG, or cut short.
+        UnreadableImage: not a JPEG or PNG, cut short, or a JPEG that its decoder has to mend.
         ImageTooLarge: more than MAX_ENCODED_BYTES or MAX_PIXELS.
     """
     if len(data) > MAX_ENCODED_BYTES:
@@ -76,6 +78,8 @@ def decode(data: bytes, *, grey: bool) -> Pixels:
         raise ImageTooLarge(
             f"encoded_image: {width}x{height} pixels, at most {MAX_PIXELS}; send a smaller image"
         )
+    if data.startswith(_JPEG):
+        return _decode_jpeg(data, grey=grey)
     mode = (cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
@@ -88,6 +92,17 @@ def decode(data: bytes, *, grey: bool) -> Pixels:
     return np.asarray(pixels, dtype=np.uint8)
 
 
+def _decode_jpeg(data: bytes, *, grey: bool) -> Pixels:
+    """By libjpeg-turbo, as OpenCV does and with the same pixels; OpenCV fills what is damaged with grey and says nothing."""
+    try:
+        pixels = simplejpeg.decode_jpeg(data, colorspace="GRAY" if grey else "BGR", strict=True)
+    except ValueError as error:
+        raise UnreadableImage(
+            f"encoded_image: the JPEG is damaged or no grey or colour one ({error}); send it again"
+        ) from error
+    return np.asarray(pixels[:, :, 0] if grey else pixels, dtype=np.uint8)
+
+
 def _size_in_header(data: bytes) -> tuple[int, int]:
     """Width and height by the file's header. A decoder fills what is missing with grey, so the end is checked too."""
     try:
@@ -96,7 +111,7 @@ def _size_in_header(data: bytes) -> tuple[int, int]:
                 raise UnreadableImage("encoded_image: the PNG is cut short; send the whole file")
             width, height = struct.unpack(">II", data[16:24])
             return width, height
-        if data.startswith(b"\xff\xd8"):
+        if data.startswith(_JPEG):
             if not data.rstrip(b"\0").endswith(b"\xff\xd9"):
                 raise UnreadableImage("encoded_image: the JPEG is cut short; send the whole file")
             return _jpeg_size(data)

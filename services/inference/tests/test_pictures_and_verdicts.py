@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pre- and post-processing against the same arithmetic written out."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 from tiny_models import described, encoded, window
 
-from linewatch_inference.errors import ModelFault
+from linewatch_inference.errors import ModelFault, UnreadableImage
 from linewatch_inference.golden import differences, kept, padded_rows
 from linewatch_inference.metadata import Description
-from linewatch_inference.postprocess import MAX_REGIONS, judge, regions
+from linewatch_inference.postprocess import MAX_REGIONS, heat_for_people, judge, regions
 from linewatch_inference.preprocess import decode, image_tensor
 from linewatch_inference.verdict import Result
 
@@ -47,6 +49,41 @@ def test_sixteen_bit_png_becomes_eight_bit() -> None:
     assert decode(encoded(pixels), grey=True).tolist() == np.full((4, 4), 0x80).tolist()
 
 
+def mid_zeroed(data: bytes) -> bytes:
+    third = len(data) // 3
+    return data[:third] + bytes(third) + data[2 * third :]
+
+
+@pytest.mark.parametrize("grey", [True, False])
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        mid_zeroed,
+        lambda data: data[: len(data) // 2] + b"\xff\xd9",
+        lambda data: data[: len(data) // 2] + b"\xff\xd3" + data[len(data) // 2 + 2 :],
+    ],
+    ids=["middle third zeroed", "cut and closed", "stray marker"],
+)
+def test_jpeg_with_damaged_data_is_refused(damaged: Callable[[bytes], bytes], *, grey: bool) -> None:
+    whole = encoded(np.random.default_rng(6).integers(0, 256, (64, 48, 3), dtype=np.uint8), ".jpg")
+    assert decode(whole, grey=grey).shape == ((64, 48) if grey else (64, 48, 3))
+
+    with pytest.raises(UnreadableImage, match="damaged"):
+        decode(damaged(whole), grey=grey)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("grey", [True, False])
+def test_whole_jpeg_has_the_pixels_that_opencv_gives(channels: int, *, grey: bool) -> None:
+    pixels = np.random.default_rng(7).integers(0, 256, (64, 48, channels), dtype=np.uint8)
+    data = encoded(cv2.GaussianBlur(pixels, (5, 5), 2), ".jpg")
+
+    told = decode(data, grey=grey)
+
+    wanted = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR)
+    assert np.abs(told.astype(int) - wanted).max() <= 1
+
+
 def outputs(score: float, dark: float, bright: float) -> dict[str, np.ndarray]:
     heat = np.zeros((1, 2, 16, 16), np.float32)
     return {
@@ -74,6 +111,17 @@ def test_output_that_is_no_number_is_a_fault_never_a_verdict(role: str, value: f
 
     with pytest.raises(ModelFault, match=role):
         judge(SPOTS, spoilt, (64, 64), ())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_heat_map_that_is_no_number_is_a_fault_never_silence(value: float) -> None:
+    spoilt = outputs(0.9, 0.9, 0.1)
+    spoilt["heatmap"][0, 1, 3, 4] = value
+
+    with pytest.raises(ModelFault, match="heatmap"):
+        judge(SPOTS, spoilt, (64, 64), ())
+    with pytest.raises(ModelFault, match="heatmap"):
+        heat_for_people(SPOTS, spoilt)
 
 
 def test_regions_are_the_highest_sixteen_of_both_classes() -> None:
