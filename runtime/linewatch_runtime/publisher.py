@@ -10,6 +10,7 @@ the event id makes the repeat harmless. A full or broken disk ends nothing: what
 import asyncio
 import json
 import logging
+import random
 import sqlite3
 import time
 
@@ -24,6 +25,7 @@ PUBLISH_WINDOW = 200
 
 RESEND_AFTER_S = 2.0
 IDLE_S = 0.25
+LONGEST_BACKOFF_S = 8.0
 
 
 class Publisher:
@@ -52,6 +54,7 @@ class Publisher:
             tasks.create_task(self._settle(), name="settle")
 
     async def _publish(self) -> None:
+        failures, told = 0, set[str]()
         while True:
             await self._connection.connected.wait()
             try:
@@ -65,7 +68,14 @@ class Publisher:
                 await wait_until(self._appended, IDLE_S)
                 continue
             # Concurrent, but handed to the client in order: the broker keeps the order of one connection.
-            await asyncio.gather(*(self._send(stored) for stored in due))
+            reasons = set(await asyncio.gather(*(self._send(stored) for stored in due))) - {""}
+            for reason in sorted(reasons - told):
+                log.warning("publish_failed", extra={"reason": reason})
+            # Once for each reason, until a round goes through: a broker that refuses us refuses every event.
+            failures, told = (failures + 1, told | reasons) if reasons else (0, set())
+            if failures:
+                longest = min(LONGEST_BACKOFF_S, IDLE_S * 2 ** min(failures, 10))
+                await asyncio.sleep(random.uniform(0, longest))  # noqa: S311
 
     def _next(self) -> list[Stored]:
         return self._worker.spool.oldest(PUBLISH_WINDOW, by_class=False)
@@ -78,15 +88,16 @@ class Publisher:
             if now - self._in_flight.get(row.record.event_id, -RESEND_AFTER_S) >= RESEND_AFTER_S
         ]
 
-    async def _send(self, stored: Stored) -> None:
+    async def _send(self, stored: Stored) -> str:
+        """Why the broker did not take it; empty when it did."""
         record = stored.record
         self._in_flight[record.event_id] = time.monotonic()
         try:
             await self._connection.publish(record.topic, record.payload)
         except MqttError as error:
             self._in_flight.pop(record.event_id, None)
-            log.warning("publish_failed", extra={"event_id": record.event_id, "reason": str(error)})
-            await asyncio.sleep(IDLE_S)
+            return str(error)
+        return ""
 
     async def _settle(self) -> None:
         trouble = ""

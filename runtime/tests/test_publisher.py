@@ -1,12 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 import asyncio
 import json
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from brokers import STATION, Broker, Listener, connected, inspection, listening, until
+from brokers import (
+    MOSQUITTO,
+    MOSQUITTO_PROGRAM,
+    NO_MOSQUITTO,
+    STATION,
+    Broker,
+    Listener,
+    connected,
+    inspection,
+    listening,
+    running,
+    until,
+)
 from full_disk import fill_to_the_last_page
 
 from linewatch_runtime.mqtt import Connection, Subscriptions
@@ -143,6 +156,42 @@ async def test_full_disk_ends_nothing_and_what_could_not_be_settled_is_sent_agai
         await worker.run(lambda: worker.spool._db.execute("PRAGMA max_page_count = 65536").fetchall())
         await commit(forwarder.connection, forwarder.ids[:1])
         await until(lambda: left(worker) == 0, "settled once there is room")
+
+
+async def test_broker_that_refuses_is_told_once_and_asked_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    if MOSQUITTO_PROGRAM is None:
+        pytest.skip(NO_MOSQUITTO)
+    rules = tmp_path / "acl"
+    rules.write_text("topic read #\n")
+    strict = Broker(
+        MOSQUITTO, tmp_path / "strict",
+        f"listener {{port}} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 100000\nacl_file {rules}\n",
+    )  # fmt: skip
+    with running(strict):
+        async with (
+            listening(strict.endpoint("forwarder"), TOPIC) as forwarder,
+            producing(strict, tmp_path) as (worker, _, connection),
+        ):
+            asked, publish = 0, connection.publish
+
+            async def counted(topic: str, payload: bytes) -> None:
+                nonlocal asked
+                asked += 1
+                await publish(topic, payload)
+
+            connection.publish = counted
+            await worker.run(worker.spool.append, [event(number) for number in range(20)])
+            await until(lambda: asked >= 100, "five rounds", 60)
+
+            told = [one.reason for one in caplog.records if one.msg == "publish_failed"]
+            assert len(told) == 1
+            assert "0x87" in told[0]
+
+            rules.write_text("topic readwrite #\n")
+            strict.process.send_signal(signal.SIGHUP)
+            await until(lambda: len(set(forwarder.ids)) == 20, "all arrive once it allows them", 30)
 
 
 async def test_all_is_sent_again_after_the_broker_was_killed(broker: Broker, tmp_path: Path) -> None:
