@@ -256,8 +256,7 @@ def main() -> None:
         "ng": round(ng, 4),
         "review": round(review_threshold(scores[:, 0], ng), 4),
         "class": {
-            name: round(f1_threshold(truth[:, k], scores[:, k]), 4)
-            for k, name in enumerate(DEFECTS, start=1)
+            name: round(f1_threshold(truth[:, k], scores[:, k]), 4) for k, name in enumerate(DEFECTS, start=1)
         },
         "region": region_thresholds(arguments.data, images, [o[2][0] for o in outputs]),
     }
