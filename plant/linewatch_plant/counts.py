@@ -46,6 +46,17 @@ class Counts:
     unplaced: int = 0
     dead_letters: int = 0
 
+    def on_their_way(self) -> bool:
+        """Whether waiting can still change something: an event is not at its last hop, or an order not in the ERP."""
+        orders, recorded = self.work_orders, self.parts["judged"] + self.parts["not_inspected"]
+        return bool(
+            self.backlog
+            or self.unplaced
+            or len(set(self.events.values())) > 1
+            or self.events["published"] < recorded
+            or orders["created"] != orders["in_erp"]
+        )
+
     def disagreements(self) -> list[str]:
         """What does not add up, in words; empty when every hop agrees."""
         parts, events, orders = self.parts, self.events, self.work_orders

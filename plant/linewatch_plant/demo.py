@@ -138,6 +138,8 @@ async def _demo(plant_options: PlantOptions, script: Script, json_file: Path) ->
     _write(json_file, summary)
     for disagreement in told:
         print(f"DISAGREES: {disagreement}")
+    if told:
+        print("\n".join(view.trouble({})))
     return EXIT_DISAGREES if told else 0
 
 

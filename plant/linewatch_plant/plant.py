@@ -201,8 +201,8 @@ class Plant:
         return counts
 
     async def at_rest(self, counts: Counts) -> bool:
-        """Whether nothing is on its way any more: no backlog, every hop agrees, the cloud's queues are empty."""
-        if counts.backlog or counts.disagreements() or self.cloud is None:
+        """Whether nothing is on its way any more: every event at its last hop, the cloud's queues empty."""
+        if counts.on_their_way() or self.cloud is None:
             return False
         return await asyncio.to_thread(self.cloud.queues_are_empty)
 

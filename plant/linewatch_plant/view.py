@@ -67,6 +67,10 @@ class View:
             self.notes.pop("inference", None)
 
     def _status(self, station: str, status: dict[str, Any]) -> None:
+        for model in status.get("models", []):
+            # The retained status tells a refusal that happened before this view listened.
+            if model["state"] == "UNAVAILABLE" and model.get("reason") != "not loaded":
+                self.notes[f"model {model['name']} {model['version']}"] = str(model.get("reason", ""))
         if status.get("state") in {"waiting", "stopped", "full"} and status.get("detail"):
             self.notes[station] = str(status["detail"])
         else:
@@ -97,7 +101,7 @@ class View:
         console = Text.assemble(
             "console  ", (self._console_url, "underline blue"), "   Ctrl-C stops everything"
         )
-        trouble = Text("\n".join(self._trouble(restarted)), style="yellow")
+        trouble = Text("\n".join(self.trouble(restarted)), style="yellow")
         return Panel(
             Group(self._lines(), self._hops(counts), trouble, console), title=title, title_align="left"
         )
@@ -110,10 +114,11 @@ class View:
             f" | events {events['published']} published, {events['stored']} stored, {events['delivered']} delivered,"
             f" {events['enriched']} enriched, backlog {counts.backlog}"
             f" | orders {orders['created']} created, {orders['awaiting_approval']} awaiting approval"
-            + "".join(f" | {told}" for told in self._trouble(restarted))
+            + "".join(f" | {told}" for told in self.trouble(restarted))
         )
 
-    def _trouble(self, restarted: Mapping[str, int]) -> list[str]:
+    def trouble(self, restarted: Mapping[str, int]) -> list[str]:
+        """What the device has to say that a person should know."""
         told = [f"{who}: {what}" for who, what in sorted(self.notes.items())]
         if restarted:
             names = ", ".join(f"{name} {count}x" for name, count in sorted(restarted.items()))

@@ -39,6 +39,18 @@ def test_one_off_at_any_hop_is_a_disagreement_that_names_the_hop(group: str, nam
     assert any(word in told for told in counts.disagreements())
 
 
+def test_waiting_ends_when_it_can_change_nothing_more() -> None:
+    counts = agreeing()
+    assert not counts.on_their_way()
+
+    counts.judged["line-2/machine-1"] = 0
+    counts.dead_letters = 1
+    assert not counts.on_their_way()
+
+    counts.backlog = 1
+    assert counts.on_their_way()
+
+
 def test_a_station_that_judged_nothing_is_a_disagreement() -> None:
     counts = agreeing()
     counts.judged["line-2/machine-1"] = 0

@@ -3,6 +3,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -126,6 +127,44 @@ def test_an_empty_folder_is_told_by_its_name(tmp_path: Path) -> None:
     assert code == 2, output
     assert str(tmp_path) in output
     assert "CAPTURE_PATH" in output
+
+
+def test_a_package_with_a_changed_byte_is_told_and_the_other_line_goes_on(tmp_path: Path) -> None:
+    released = Path(__file__).resolve().parents[2] / "models" / "pv-el-cells" / "releases"
+    shutil.copytree(released, tmp_path / "pv-el-cells" / "releases")
+    graph = next(tmp_path.rglob("model.onnx"))
+    changed = bytearray(graph.read_bytes())
+    changed[len(changed) // 2] ^= 1
+    graph.chmod(0o644)
+    graph.write_bytes(changed)
+
+    code, output = ended(
+        demo("--models-dir", str(tmp_path), "--parts", "20", "--rate", "8", json_file=tmp_path / "demo.json")
+    )
+
+    assert code == 1, output
+    assert "DISAGREES: line-1/station-1 judged no part" in output
+    assert "model.onnx: its sha256 is not the one in metadata.json" in output
+    summary = json.loads((tmp_path / "demo.json").read_text())
+    assert summary["parts"] == {"sent": 20, "judged": 10, "not_inspected": 10, "skipped": 0}
+    assert set(summary["events"].values()) == {20}  # the other line went on, and no part is lost
+
+
+def test_an_unreadable_image_is_recorded_with_its_reason_and_the_line_goes_on(tmp_path: Path) -> None:
+    sample = Path(__file__).resolve().parents[2] / "plant" / "sample" / "pv-el-cells" / "images" / "1-steady"
+    images = tmp_path / "images"
+    images.mkdir()
+    for image in sorted(sample.glob("*.jpg"))[:4]:
+        shutil.copy(image, images)
+    (images / "broken.jpg").write_bytes(b"no picture at all")
+
+    code, output = ended(
+        demo("--images", str(images), "--parts", "20", "--rate", "8", json_file=tmp_path / "demo.json")
+    )
+
+    assert code == 0, output
+    summary = json.loads((tmp_path / "demo.json").read_text())
+    assert summary["parts"] == {"sent": 20, "judged": 18, "not_inspected": 2, "skipped": 0}
 
 
 def test_a_taken_console_port_is_told_by_its_setting() -> None:
