@@ -33,7 +33,7 @@ lint: setup ## ruff: rules and format
 
 .PHONY: types
 types: setup ## mypy, strict
-	$(RUN) -m mypy runtime/linewatch_runtime services/*/linewatch_* cloud plant/linewatch_plant models/linewatch_models
+	$(RUN) -m mypy runtime/linewatch_runtime services/*/linewatch_* cloud plant/linewatch_plant models/linewatch_models fleet/linewatch_fleet
 
 .PHONY: faults-short
 faults-short: setup ## kill processes on purpose and count

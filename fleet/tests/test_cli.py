@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line as a whole: help, files, exit codes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from linewatch_fleet.config import read_fleet
+from linewatch_fleet.errors import BadInput
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def linewatch(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "linewatch_fleet.cli", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_help_lists_every_verb_with_what_it_does() -> None:
+    said = linewatch("--help")
+
+    assert said.returncode == 0
+    for verb in ("release", "promote", "provision", "deploy", "rollback", "doctor", "bundle"):
+        assert f"\n  {verb}" in said.stdout
+
+
+def test_an_unknown_verb_is_a_usage_error() -> None:
+    assert linewatch("depoly").returncode == 2
+
+
+def test_the_example_fleet_file_is_valid(tmp_path: Path) -> None:
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "release.pem").touch()
+    (tmp_path / "fleet.yaml").write_text((ROOT / "fleet.example.yaml").read_text())
+
+    fleet = read_fleet(tmp_path / "fleet.yaml")
+
+    assert [environment.name for environment in fleet.environments] == ["dev", "staging", "prod"]
+    assert fleet.environment("prod").registry_host == "333333333333.dkr.ecr.eu-central-1.amazonaws.com"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ("environments: []", "environments"),
+        ("environments: [{name: dev, account: '1', region: eu-central-1}]", "environments.0.account"),
+        ("environments: [{name: dev, account: '111111111111', region: eu-central-1, regoin: x}]", "regoin"),
+        (
+            "environments: [{name: dev, account: '111111111111', region: eu-central-1, promotes_from: qa}]",
+            "promotes_from",
+        ),
+        ("[", "can't be read"),
+    ],
+)
+def test_a_wrong_fleet_file_names_the_field(tmp_path: Path, wrong: str, named: str) -> None:
+    path = tmp_path / "fleet.yaml"
+    path.write_text(wrong)
+
+    with pytest.raises(BadInput, match=named):
+        read_fleet(path)
