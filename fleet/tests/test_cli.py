@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def linewatch(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "linewatch_fleet.cli", *arguments],
+        check=False,
         cwd=cwd,
         capture_output=True,
         text=True,
