@@ -59,13 +59,15 @@ def linewatch(ctx: click.Context, fleet_file: Path) -> None:
 def main() -> None:
     """The program."""
     try:
-        linewatch.main(standalone_mode=False)
+        # Without its standalone mode click hands back what ctx.exit() was given.
+        code = linewatch.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         say("interrupted; run the same command again to go on")
         sys.exit(errors.INTERRUPTED)
+    sys.exit(code if isinstance(code, int) else errors.OK)
 
 
 if __name__ == "__main__":
