@@ -21,6 +21,7 @@ class Progress:
     def __init__(self, counts: Mapping[str, int]) -> None:
         """`counts` as the spool has them: they go on over restarts."""
         self.state = WAITING
+        metrics.state_is(WAITING)
         self.detail = "starting"
         self.counts: Counter[str] = Counter({name: counts.get(name, 0) for name in COUNTED})
         self.spool_full = False
@@ -63,4 +64,5 @@ class Progress:
             log.log(level, "state_changed", extra={"state": state, "detail": detail})
         if (state, detail) != (self.state, self.detail):
             self.state, self.detail = state, detail
+            metrics.state_is(state)
             self.changed.set()

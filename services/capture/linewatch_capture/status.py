@@ -41,6 +41,8 @@ class StatusReporter:
         self._worker = worker
         self._progress = progress
         self._facts = facts
+        metrics.INFO.labels(place.line, place.station, facts["model"], facts["source"]).set(1)
+        metrics.BROKER_CONNECTED.set_function(lambda: float(connection.connected.is_set()))
 
     async def run(self) -> None:
         """A status at each change of state and every AT_LEAST_EVERY_S, until it is cancelled."""
@@ -69,6 +71,8 @@ class StatusReporter:
         used = sum(state.bytes for state in streams)
         metrics.SPOOL_EVENTS.set(events)
         metrics.SPOOL_BYTES.set(used)
+        metrics.SPOOL_MAX_BYTES.set(self._worker.spool.limit.max_bytes)
+        metrics.SPOOL_AGE.set(max((state.oldest_age_s for state in streams), default=0.0))
         at = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         return {
             "state": self._progress.state,

@@ -26,7 +26,7 @@ received = Counter("linewatch_console_messages", "Messages from the broker", ["k
 refused = Counter(
     "linewatch_console_messages_refused", "Messages that are not what their topic says", ["kind"]
 )
-connected = Gauge("linewatch_console_mqtt_connected", "1 while the broker is reached")
+connected = Gauge("linewatch_console_broker_connected", "1 while the broker is reached")
 
 
 def topics(site: str) -> list[str]:

@@ -24,6 +24,7 @@ LONGEST_BACKOFF_S = 15.0
 
 decisions = Counter("linewatch_console_decisions", "Decisions sent to the cloud", ["decision", "outcome"])
 reachable = Gauge("linewatch_console_cloud_reachable", "1 while the cloud API answers")
+awaiting = Gauge("linewatch_console_orders_awaiting_approval", "Work orders that wait for a person")
 
 
 class Orders:
@@ -50,6 +51,7 @@ class Orders:
             self._look_now.clear()
             try:
                 self._summary, self._orders = await self._api.summary(), await self._api.work_orders()
+                awaiting.set(self._summary.work_orders.awaiting_approval)
                 failures = 0
                 self._as_of = utc_now()
                 self._turn("up", "")

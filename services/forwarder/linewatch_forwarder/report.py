@@ -49,7 +49,7 @@ class Report:
         self._sequence = 0
         self._connected = False
         self._since = _now()
-        self._metrics = _StreamMetrics()
+        self._metrics = _StreamMetrics(speaker, intake, delivery)
         REGISTRY.register(self._metrics)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -127,7 +127,10 @@ class Report:
 class _StreamMetrics(Collector):
     """Prometheus metrics straight from the spool's own counts, so that they survive a restart with it."""
 
-    def __init__(self) -> None:
+    def __init__(self, speaker: Connection, intake: Intake, delivery: Delivery) -> None:
+        self._speaker = speaker
+        self._intake = intake
+        self._delivery = delivery
         self.streams: list[StreamState] = []
         self.connected = False
 
@@ -137,7 +140,18 @@ class _StreamMetrics(Collector):
         yield GaugeMetricFamily(
             f"{prefix}uplink_connected", "1 while the cloud is reached", value=float(self.connected)
         )
+        yield GaugeMetricFamily(
+            f"{prefix}broker_connected",
+            "1 while the broker is reached",
+            value=float(self._speaker.connected.is_set()),
+        )
         gauges = {
+            "stream_max_bytes": ("Bytes that the stream may hold", lambda one: one.max_bytes),
+            "stream_full": ("1 while the stream takes no events", lambda one: one.name in self._intake.full),
+            "stream_refused": (
+                "1 while the cloud takes none of the stream's events",
+                lambda one: bool(self._delivery.stopped or self._delivery.troubled(one.name)),
+            ),
             "backlog_events": ("Events waiting for the cloud", lambda one: one.events),
             "backlog_bytes": ("Bytes waiting for the cloud", lambda one: one.bytes),
             "oldest_age_seconds": ("Age of the oldest waiting event", lambda one: one.oldest_age_s),

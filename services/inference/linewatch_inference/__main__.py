@@ -71,7 +71,7 @@ async def _serve(settings: Settings, worker: SpoolWorker | None) -> None:
             repository = Repository(_source(settings), events, metrics)
             repository_of.append(repository)
             admission = Admission(settings.workers, settings.queue_limit)
-            metrics.watch(lambda: admission.waiting, lambda: admission.busy)
+            metrics.watch(lambda: admission.waiting, lambda: admission.busy, lambda: repository.is_serving)
             server = _listen(settings, Inspection(repository, admission, metrics, events))
             repository.on_change = lambda: server.set_serving(is_serving=repository.is_serving)
             server.start()

@@ -34,6 +34,11 @@ class Metrics:
             f"{_PREFIX}model_info", "1 for each model in service",
             ["model", "version", "digest", "variant", "provider"], registry=registry,
         )  # fmt: skip
+        self._refused = Gauge(
+            f"{_PREFIX}model_refused", "1 while the package last asked for by this name is refused",
+            ["model"], registry=registry,
+        )  # fmt: skip
+        self._serving = Gauge(f"{_PREFIX}serving", "1 while parts are judged", registry=registry)
         self._waiting = Gauge(f"{_PREFIX}waiting", "Parts that wait for a worker", registry=registry)
         self._busy = Gauge(f"{_PREFIX}busy_workers", "Workers that judge a part", registry=registry)
 
@@ -50,15 +55,21 @@ class Metrics:
     def model_in_service(self, model: Reference) -> None:
         """A model was loaded."""
         self._models.labels(*_info(model)).set(1)
+        self._refused.labels(model.name).set(0)
+
+    def model_refused(self, name: str) -> None:
+        """A package of the models' directory does not hold; whoever served before goes on."""
+        self._refused.labels(name).set(1)
 
     def model_out_of_service(self, model: Reference) -> None:
         """A model was unloaded or replaced."""
         self._models.remove(*_info(model))
 
-    def watch(self, waiting: Callable[[], int], busy: Callable[[], int]) -> None:
-        """Reads the queue's length and the busy workers whenever it is asked for."""
+    def watch(self, waiting: Callable[[], int], busy: Callable[[], int], serving: Callable[[], bool]) -> None:
+        """Reads the queue's length, the busy workers and whether it serves whenever it is asked for."""
         self._waiting.set_function(waiting)
         self._busy.set_function(busy)
+        self._serving.set_function(lambda: float(serving()))
 
 
 def _info(model: Reference) -> tuple[str, ...]:

@@ -118,6 +118,8 @@ class Repository:
                 model = self._open(name, version)
             except InferenceRefused as error:
                 self._refused[name, version] = str(error)
+                if isinstance(error, PackageRefused):  # not for names that a caller made up
+                    self._metrics.model_refused(name)
                 log.error("model_refused", extra={"model": name, "version": version, "reason": str(error)})
                 self._events.publish("ModelLoadError", Reference(name, version, "", "", ""), str(error))
                 raise
