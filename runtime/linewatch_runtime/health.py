@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The heartbeat: a file that the flow touches; `python -m linewatch_runtime.health FILE MAX_AGE_S` judges its age."""
+"""The heartbeat: a file that a service touches while it can do its work on this device.
+
+`python -m linewatch_runtime.health FILE MAX_AGE_S` judges its age. A broker that is away for less than MAX_AGE_S is no
+illness, and the cloud being away never is: nothing on the device could heal that.
+"""
 
 import asyncio
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -11,17 +16,23 @@ class Heartbeat:
     """Touches `path` while the service makes progress; no path, no heartbeat."""
 
     def __init__(self, path: Path | None) -> None:
+        """Takes away what an earlier process left: it would speak for this one."""
         self._path = path
+        if path:
+            path.unlink(missing_ok=True)
 
     def beat(self) -> None:
-        """Says that the flow moved."""
+        """Says that the service can do its work."""
         if self._path:
             self._path.touch()
 
-    async def keep(self, stop: asyncio.Event, every_s: float = 2.0) -> None:
-        """Beats while the event loop turns, until `stop`."""
+    async def keep(
+        self, stop: asyncio.Event, ready: Callable[[], bool] = lambda: True, every_s: float = 1.0
+    ) -> None:
+        """Beats while the event loop turns and the service is `ready`, until `stop`."""
         while not stop.is_set():
-            self.beat()
+            if ready():
+                self.beat()
             await asyncio.sleep(every_s)
 
 

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A service of its own kind, for signals: `quiet` stops when asked, `stuck` doesn't, `crash` has a task that fails."""
+"""A service of its own kind, for signals: `quiet` stops when asked, `stuck` doesn't, `crash` has a task that fails.
+
+`nucleus` tells the nucleus of its environment that it is ready.
+"""
 
 import asyncio
 import sys
 
 from linewatch_runtime.lifecycle import stop_on_signals, wait_until
+from linewatch_runtime.nucleus import Nucleus
 
 
 async def crash() -> None:
@@ -17,8 +21,10 @@ async def main(kind: str) -> None:
         async with asyncio.TaskGroup() as tasks:
             if kind == "crash":
                 tasks.create_task(crash())
+            telling = tasks.create_task(Nucleus(lambda: kind == "nucleus").run())
             while not await wait_until(stop, 60):
                 pass
+            telling.cancel()
             print("asked", flush=True)
             if kind == "stuck":
                 await asyncio.sleep(60)

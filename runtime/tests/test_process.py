@@ -171,6 +171,27 @@ def test_health_command_judges_the_age_of_the_heartbeat(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
+async def test_heartbeat_stays_out_while_the_service_cannot_work_and_none_is_inherited(
+    tmp_path: Path,
+) -> None:
+    path, stop, looks = tmp_path / "heartbeat", asyncio.Event(), []
+    path.touch()
+    heartbeat = health.Heartbeat(path)
+    assert not path.exists(), "an earlier process's beat"
+
+    def ready() -> bool:
+        looks.append(1)
+        return len(looks) > 3
+
+    task = asyncio.create_task(heartbeat.keep(stop, ready, every_s=0.01))
+    await until(path.exists, "the first beat")
+    assert len(looks) > 3
+
+    stop.set()
+    await asyncio.wait_for(task, 5)
+
+
+@pytest.mark.anyio
 async def test_heartbeat_is_kept_until_the_stop(tmp_path: Path) -> None:
     path, stop = tmp_path / "heartbeat", asyncio.Event()
     task = asyncio.create_task(health.Heartbeat(path).keep(stop, every_s=0.01))

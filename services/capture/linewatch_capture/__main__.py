@@ -23,6 +23,7 @@ from linewatch_runtime.events import Place
 from linewatch_runtime.health import Heartbeat
 from linewatch_runtime.lifecycle import stop_on_signals
 from linewatch_runtime.mqtt import Connection, Endpoint, Subscriptions, Tls
+from linewatch_runtime.nucleus import Nucleus
 from linewatch_runtime.publisher import Publisher
 from linewatch_runtime.settings import EXIT_BAD_SETTINGS, load
 from linewatch_runtime.spool import Spool, SpoolDamaged, SpoolWorker, StreamLimit
@@ -61,12 +62,16 @@ async def run(settings: Settings, worker: SpoolWorker, evidence: EvidenceStore) 
         publisher = Publisher(worker, connection)
         facts = {"model": settings.model, "source": settings.source}
         status = StatusReporter(connection, place, worker, progress, facts)
+        # Without inference the flow runs too: it waits, or says of each part that it was not inspected.
+        heartbeat = Heartbeat(settings.heartbeat_file)
+        nucleus = Nucleus(connection.connected.is_set, lambda: progress.under_inspection)
         async with asyncio.TaskGroup() as tasks:
             around = [
                 tasks.create_task(connection.run(), name="broker"),
                 tasks.create_task(publisher.run(), name="publisher"),
                 tasks.create_task(status.run(), name="status"),
-                tasks.create_task(Heartbeat(settings.heartbeat_file).keep(stop), name="heartbeat"),
+                tasks.create_task(heartbeat.keep(stop, connection.connected.is_set), name="heartbeat"),
+                tasks.create_task(nucleus.run(), name="nucleus"),
             ]
             flow = tasks.create_task(
                 judge(settings, worker, evidence, progress, place, epoch, counts, publisher, stop),
@@ -95,7 +100,7 @@ async def judge(
         position = await first_position(worker, source, counts)
         ledger = SpoolLedger(worker, place, epoch, source.name, position, progress, stop, publisher.wake)
         inspector: Inspector = GrpcInspector(
-            channel, settings.model_name, settings.model_version, settings.inspect_deadline_s,
+            channel, settings.model_name, settings.model_version, settings.inspect_deadline_s, progress,
             heatmaps=settings.evidence_dir is not None,
         )  # fmt: skip
         log.info(

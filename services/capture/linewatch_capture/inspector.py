@@ -60,13 +60,15 @@ class GrpcInspector:
     """Asks once."""
 
     def __init__(
-        self, channel: Any, model_name: str, model_version: str, deadline_s: float, *, heatmaps: bool
-    ) -> None:
+        self, channel: Any, model_name: str, model_version: str, deadline_s: float, progress: Progress,
+        *, heatmaps: bool,
+    ) -> None:  # fmt: skip
         """`heatmaps`: ask for the heat map of frames too."""
         self._inspect = inspector_pb2_grpc.InspectorStub(channel).Inspect  # type: ignore[no-untyped-call]
         self._model_name = model_name
         self._model_version = model_version
         self._deadline_s = deadline_s
+        self._progress = progress
         self._heatmaps = heatmaps
 
     async def inspect(self, event_id: str, part: Part) -> Outcome:
@@ -84,7 +86,8 @@ class GrpcInspector:
             for record in part.content.records:
                 window.values.extend(record)
         try:
-            answer = await self._inspect(request, timeout=self._deadline_s)
+            with self._progress.inspecting():
+                answer = await self._inspect(request, timeout=self._deadline_s)
         except grpc.aio.AioRpcError as error:
             return not_inspected(error)
         heatmap = answer.heatmap

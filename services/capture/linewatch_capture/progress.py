@@ -2,9 +2,10 @@
 """What capture is doing, in words that the console, the log and the metrics share."""
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from linewatch_capture import metrics
 
@@ -25,6 +26,8 @@ class Progress:
         self.detail = "starting"
         self.counts: Counter[str] = Counter({name: counts.get(name, 0) for name in COUNTED})
         self.spool_full = False
+        self.under_inspection = False
+        """Whether inference is asked about a part now; an update waits for the answer (linewatch_runtime.nucleus)."""
         self.changed = asyncio.Event()
 
     def run(self, detail: str = "") -> None:
@@ -53,6 +56,15 @@ class Progress:
     def leave(self) -> None:
         """The process is ending, in order."""
         self._set(OFFLINE, "the process was stopped")
+
+    @contextlib.contextmanager
+    def inspecting(self) -> Iterator[None]:
+        """A part is under inspection for the block; one at a time."""
+        self.under_inspection = True
+        try:
+            yield
+        finally:
+            self.under_inspection = False
 
     def why_skipped(self) -> str:
         """The reason for a part that is skipped now (event.proto, PartsSkipped)."""

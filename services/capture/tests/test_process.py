@@ -11,6 +11,7 @@ import threading
 
 import paho.mqtt.client as paho
 import pytest
+from nucleus_ipc import NucleusIpc
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
@@ -119,7 +120,7 @@ def test_without_broker_and_inference_it_stays_up_and_says_so(capture, folder, i
     wait(lambda: '"waiting"' in process.said() and "mqtt_unreachable" in process.said())
 
     assert process.process.poll() is None
-    assert (tmp_path / "heartbeat").exists()
+    assert not (tmp_path / "heartbeat").exists(), "healthy means that it reaches the device's broker"
     assert process.end() == 0
 
 
@@ -207,3 +208,47 @@ def test_events_leave_when_the_forwarder_has_them_and_the_status_tells(
     assert again.end() == 0
     wait(lambda: forwarder.status().get("detail") == "the process was stopped")
     assert forwarder.status()["state"] == "offline"
+
+
+@pytest.fixture
+def nucleus(tmp_path, monkeypatch):
+    """A nucleus, and its variables for the processes that are started."""
+    ipc = NucleusIpc(tmp_path / "ipc.socket", tokens={"capture"})
+    for name, value in ipc.environment("capture").items():
+        monkeypatch.setenv(name, value)
+    with ipc:
+        yield ipc
+
+
+def test_it_is_healthy_and_running_to_the_nucleus_once_the_broker_is_reached(
+    capture, folder, inspector, broker, nucleus, tmp_path, wait
+):
+    inspector.stop()
+    heartbeat = tmp_path / "heartbeat"
+    offline = capture(path=folder(2), heartbeat_file=heartbeat)
+    wait(lambda: "nucleus_connected" in offline.said() and "mqtt_unreachable" in offline.said())
+    assert nucleus.states == []
+    assert offline.end() == 0
+
+    process = capture(path=folder(2), heartbeat_file=heartbeat, mqtt_port=broker)
+
+    nucleus.wait_for_state("capture")
+    wait(heartbeat.exists)
+    assert '"waiting"' in process.said(), "inference is away, which is not capture's illness"
+    assert process.end() == 0
+
+
+def test_an_update_waits_for_the_part_under_inspection(
+    capture, folder, inspector, broker, nucleus, a_verdict, wait
+):
+    gate = threading.Event()
+    inspector.script = lambda _request, _context: gate.wait(20) and a_verdict()
+    process = capture(path=folder(2), mqtt_port=broker, inspect_deadline_s=20, loop=1, parts=2)
+    nucleus.wait_for_subscribers(1)
+    wait(lambda: inspector.asked)
+
+    assert nucleus.ask_to_update("deployment-1") == {"capture": 1000}
+    gate.set()
+    assert nucleus.update("deployment-1") < 15
+    assert [one.recheck_after_ms for one in nucleus.deferrals][-1] == 0
+    assert process.end() == 0

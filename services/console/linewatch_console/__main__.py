@@ -24,6 +24,7 @@ from linewatch_runtime import logs
 from linewatch_runtime.health import Heartbeat
 from linewatch_runtime.lifecycle import stop_on_signals
 from linewatch_runtime.mqtt import Connection, Endpoint, Subscriptions, Tls
+from linewatch_runtime.nucleus import Nucleus
 from linewatch_runtime.settings import EXIT_BAD_SETTINGS, load
 from linewatch_runtime.telemetry import serve_metrics
 
@@ -67,6 +68,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
         )
     )  # fmt: skip
     heartbeat = Heartbeat(settings.heartbeat_file)
+    nucleus = Nucleus(lambda: server.started)
     with stop_on_signals() as stop:
         log.info("started", extra={"address": f"http://{settings.host}:{settings.port}/"})
         async with asyncio.TaskGroup() as tasks:
@@ -76,7 +78,8 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
                 tasks.create_task(edge.run(), name="edge"),
                 tasks.create_task(edge.tell(), name="tell"),
                 tasks.create_task(orders.run(), name="orders"),
-                tasks.create_task(heartbeat.keep(stop), name="heartbeat"),
+                tasks.create_task(heartbeat.keep(stop, lambda: server.started), name="heartbeat"),
+                tasks.create_task(nucleus.run(), name="nucleus"),
             ]
             await stop.wait()
             server.should_exit = True

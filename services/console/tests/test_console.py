@@ -10,6 +10,7 @@ import httpx
 import pytest
 from console_process import Broker, CloudServer, Console, Start, inspection, wait_for
 from console_stand_in import work_order
+from nucleus_ipc import NucleusIpc
 
 Publish = Callable[[str, bytes | dict[str, Any]], None]
 TOPIC = "linewatch/v1/plant-1/line-1/station-1/inspection"
@@ -329,3 +330,13 @@ def test_other_machines_sign_in_first(start: Start, tmp_path: Path) -> None:
     assert console.http.get("/evidence/frame.jpg").status_code == 401
     assert [sign_in("wrong") for _ in range(10)][-1] == 429
     assert sign_in("correct horse battery") == 429
+
+
+def test_the_nucleus_hears_that_it_runs_once_the_page_is_served(start: Start, tmp_path: Path) -> None:
+    with NucleusIpc(tmp_path / "ipc.socket", tokens={"console"}) as nucleus:
+        console = start(**nucleus.environment("console"))
+
+        nucleus.wait_for_state("console")
+
+        assert console.http.get("/healthz").json()["broker"] == "not connected"
+        assert nucleus.subscribers() == []

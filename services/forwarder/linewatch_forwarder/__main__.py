@@ -15,6 +15,7 @@ from linewatch_runtime import logs
 from linewatch_runtime.health import Heartbeat
 from linewatch_runtime.lifecycle import stop_on_signals
 from linewatch_runtime.mqtt import Connection, Endpoint, Subscriptions, Tls, Will
+from linewatch_runtime.nucleus import Nucleus
 from linewatch_runtime.settings import EXIT_BAD_SETTINGS, load
 from linewatch_runtime.spool import Spool, SpoolDamaged, SpoolWorker, StreamLimit
 from linewatch_runtime.state_dir import lock_state_dir
@@ -71,20 +72,29 @@ async def _serve(settings: Settings, worker: SpoolWorker) -> None:
     delivery = Delivery(worker, IotCore(uplink), settings.uplink_rate)
     intake = Intake(listener, speaker, worker, delivery.wake)
     heartbeat = Heartbeat(settings.heartbeat_file)
-    report = Report(place, worker, speaker, uplink, intake, delivery, heartbeat, epoch)
+
+    def ready() -> bool:
+        """Takes events in; whether the cloud can be reached is not ours to heal, and what waits for it is safe."""
+        return listener.connected.is_set() and speaker.connected.is_set()
+
+    report = Report(place, worker, speaker, uplink, intake, delivery, heartbeat, ready, epoch)
+    nucleus = Nucleus(ready)
     with stop_on_signals() as stop:
         log.info("started", extra={"epoch": epoch, "streams_max_bytes": settings.stream_max_bytes})
         async with asyncio.TaskGroup() as tasks:
-            connections = [
-                tasks.create_task(one.run(), name="connection") for one in (listener, speaker, uplink)
-            ]
+            around = [
+                tasks.create_task(one.run(), name=name)
+                for one, name in (
+                    (listener, "listener"), (speaker, "speaker"), (uplink, "uplink"), (nucleus, "nucleus"),
+                )
+            ]  # fmt: skip
             receiving = tasks.create_task(intake.run(), name="intake")
             delivering = tasks.create_task(delivery.run(stop), name="delivery")
             reporting = tasks.create_task(report.run(stop), name="report")
             await stop.wait()
             receiving.cancel()  # outside in: accept nothing more, then end the batch in hand
             await asyncio.wait([delivering, reporting], timeout=DRAIN_S)
-            for task in [delivering, reporting, *connections]:
+            for task in [delivering, reporting, *around]:
                 task.cancel()
 
 

@@ -5,7 +5,7 @@ import asyncio
 import datetime
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from prometheus_client import REGISTRY
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -36,8 +36,9 @@ class Report:
 
     def __init__(
         self, place: Place, worker: SpoolWorker, speaker: Connection, uplink: Connection,
-        intake: Intake, delivery: Delivery, heartbeat: Heartbeat, epoch: int,
+        intake: Intake, delivery: Delivery, heartbeat: Heartbeat, ready: Callable[[], bool], epoch: int,
     ) -> None:  # fmt: skip
+        """`ready`: whether events can come in; without it there is no heartbeat."""
         self._place = place
         self._worker = worker
         self._speaker = speaker
@@ -45,6 +46,7 @@ class Report:
         self._intake = intake
         self._delivery = delivery
         self._heartbeat = heartbeat
+        self._ready = ready
         self._epoch = epoch
         self._sequence = 0
         self._connected = False
@@ -61,7 +63,8 @@ class Report:
                 next_expiry = clock.time() + EXPIRE_EVERY_S
                 await self._expire()
             await self._look("")
-            self._heartbeat.beat()
+            if self._ready():
+                self._heartbeat.beat()
             await wait_until(stop, STATUS_EVERY_S)
         await self._look("stopped")
 

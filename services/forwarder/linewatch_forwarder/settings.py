@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
+from linewatch_forwarder import uplink_files
 from linewatch_runtime.settings import Port, ServiceSettings, service_settings
 from linewatch_runtime.spool import WhenFull
 
@@ -38,16 +39,15 @@ class Settings(ServiceSettings):
     """Publishes per second at most; IoT Core allows 100 on one connection."""
 
     @model_validator(mode="after")
-    def _files_are_there(self) -> "Settings":
+    def _files_fit(self) -> "Settings":
         if not self.uplink_host:
             raise ValueError("FORWARDER_UPLINK_HOST must be set to the IoT Core data endpoint")
-        for name in ("uplink_ca_file", "uplink_certificate_file", "uplink_key_file"):
-            path = getattr(self, name)
-            variable = f"FORWARDER_{name.upper()}"
-            if path is None:
-                raise ValueError(f"{variable} must be set: the uplink is mutual TLS")
-            if not path.is_file():
-                raise ValueError(f"{variable}: there is no file {path}")
+        names = ("uplink_ca_file", "uplink_certificate_file", "uplink_key_file")
+        paths = [path for name in names if (path := getattr(self, name)) is not None]
+        for name in names:
+            if getattr(self, name) is None:
+                raise ValueError(f"FORWARDER_{name.upper()} must be set: the uplink is mutual TLS")
+        uplink_files.check(*paths)
         return self
 
     @property

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The forwarder as a process: settings, start, outages, stop."""
 
+import os
+import shutil
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -22,6 +25,7 @@ from brokers import (
     wait_for,
 )
 from forwarding import Forwarder, told_state
+from nucleus_ipc import NucleusIpc
 
 from linewatch_plant.processes import free_port
 from linewatch_runtime.mqtt import Subscriptions
@@ -81,6 +85,56 @@ def test_wrong_setting_ends_the_start_and_is_named(offline: Forwarder, name: str
     assert not offline.state_dir.exists()
 
 
+def test_uplink_file_that_can_not_be_used_is_named_with_the_remedy(
+    offline: Forwarder, certificates: Certificates, tmp_path: Path
+) -> None:
+    ca, certificate, key = (f"FORWARDER_UPLINK_{name}_FILE" for name in ("CA", "CERTIFICATE", "KEY"))
+    damaged = tmp_path / "damaged.pem"
+    damaged.write_bytes(certificates.device_file.read_bytes()[:200] + b"\n-----END CERTIFICATE-----\n")
+    encrypted = tmp_path / "encrypted.pem"
+    encrypted.write_text("-----BEGIN ENCRYPTED PRIVATE KEY-----\n")
+    wrong = [
+        (ca, tmp_path / "none.pem", "there is no such file"),
+        (certificate, tmp_path, "is a directory"),
+        (ca, certificates.device_key_file, "does not hold, in PEM form, a CA certificate"),
+        (certificate, certificates.device_key_file, "does not hold, in PEM form, a certificate"),
+        (key, certificates.device_file, "does not hold, in PEM form, a private key"),
+        (key, encrypted, "decrypt it"),
+        (key, certificates.server_key_file, "is not the key of"),
+        (ca, damaged, "is damaged"),
+    ]
+    for name, path, told in wrong:
+        right = offline.environment[name]
+        offline.environment[name] = str(path)
+        said = refused(offline)
+        assert said.startswith(f"{name}: "), said
+        assert told in said
+        offline.environment[name] = right
+    offline.environment[certificate] = str(damaged)
+    assert refused(offline).startswith(f"{certificate}, {key}: ")
+
+
+def test_uplink_key_of_another_user_is_named_with_who_may_read_it(
+    offline: Forwarder, certificates: Certificates
+) -> None:
+    if os.geteuid() != 0 or not shutil.which("setpriv"):
+        pytest.skip("only root can become another user, with setpriv")
+    key = Path(tempfile.mkdtemp(dir="/tmp")) / "key.pem"  # other users may not enter pytest's folders
+    key.parent.chmod(0o755)
+    shutil.copy(certificates.device_key_file, key)
+    key.chmod(0o400)
+    offline.environment["FORWARDER_UPLINK_KEY_FILE"] = str(key)
+    for name in ("CA", "CERTIFICATE"):
+        copy = shutil.copy(offline.environment[f"FORWARDER_UPLINK_{name}_FILE"], key.parent / f"{name}.pem")
+        copy.chmod(0o444)
+        offline.environment[f"FORWARDER_UPLINK_{name}_FILE"] = str(copy)
+
+    said = refused(offline, "setpriv", "--reuid=10001", "--regid=10001", "--clear-groups")
+
+    assert said.startswith(f"FORWARDER_UPLINK_KEY_FILE: {key}: user 10001 may not read it")
+    shutil.rmtree(key.parent)
+
+
 def test_taken_metrics_port_ends_the_start_and_is_named(offline: Forwarder) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -136,6 +190,26 @@ def test_forwarder_without_broker_and_cloud_stays_up_and_stops_in_time(offline: 
     assert "Traceback" not in offline.told()
 
 
+def test_it_is_healthy_and_running_to_the_nucleus_with_the_broker_and_without_the_cloud(
+    offline: Forwarder, mosquitto: Broker, tmp_path: Path
+) -> None:
+    heartbeat = tmp_path / "heartbeat"
+    offline.environment["FORWARDER_HEARTBEAT_FILE"] = str(heartbeat)
+    with NucleusIpc(tmp_path / "ipc.socket", tokens={"forwarder"}) as nucleus:
+        offline.environment |= nucleus.environment("forwarder")
+        offline.start()
+        wait_for(lambda: offline.events("nucleus_connected"), "the nucleus is reached")
+        wait_for(lambda: len(offline.events("mqtt_unreachable")) >= 3, "it says what it can't reach")
+        assert (nucleus.states, heartbeat.exists()) == ([], False)
+        assert offline.end(STOP_S) == 0
+
+        offline.environment["FORWARDER_MQTT_PORT"] = str(mosquitto.port)
+        offline.start()
+        nucleus.wait_for_state("forwarder")
+        wait_for(heartbeat.exists, "the heartbeat")
+        assert offline.end(STOP_S) == 0
+
+
 @contextmanager
 def silent_peer() -> Iterator[int]:
     """A port that takes connections and says nothing, as a cloud behind a broken proxy does."""
@@ -179,7 +253,7 @@ async def test_backlog_grows_while_the_uplink_is_away_and_drains_when_it_is_back
             await capture.publish(STATION.topic("inspection"), payload)
         await until(lambda: _backlog(console) == 100, "the backlog is told")
         assert 'backlog_events{stream="predictions-line-1"} 100.0' in metrics(port)
-        assert heartbeat.exists()
+        assert heartbeat.exists(), "the cloud being away is no illness of the device"
         assert forwarder.runs
         assert forwarder.end(STOP_S) == 0
         await told_state(console, "stopped")

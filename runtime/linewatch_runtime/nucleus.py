@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a service tells the Greengrass nucleus: that it is ready, and that an update must wait for the part in hand.
+
+Outside of Greengrass (the nucleus's two variables are not set) nothing is imported and nothing happens. Inside, the
+nucleus is asked for nothing that the service needs: whatever it does, the service runs on and stops in time.
+
+The nucleus's client (awsiotsdk) never reconnects: each session here has a new one. Nucleus lite has no component
+updates; it answers ServiceError, and only the state is reported there.
+"""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import logging
+import os
+import random
+import time
+from collections.abc import Callable
+from typing import Any
+
+from linewatch_runtime.lifecycle import in_daemon_thread
+
+log = logging.getLogger(__name__)
+
+SOCKET_VARIABLE = "AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT"
+TOKEN_VARIABLE = "SVCUID"  # noqa: S105 - a name
+
+CALL_TIMEOUT_S = 10.0
+READY_POLL_S = 0.25
+LONGEST_BACKOFF_S = 30.0
+SOUND_SESSION_S = 10.0
+"""A session this long begins the backoff anew; a nucleus that turns us away at once does not."""
+
+RECHECK_S = 1.0
+MAX_DEFERRAL_S = 30.0
+"""What one deployment waits for us in all; then it goes on. A stopping service still ends its part in hand."""
+
+
+class NucleusGone(Exception):
+    """The session with the nucleus ended or could not begin."""
+
+
+class Nucleus:
+    """Keeps a session with the nucleus. Run `run()` as a task."""
+
+    def __init__(self, ready: Callable[[], bool], busy: Callable[[], bool] | None = None) -> None:
+        """Both are called in the event loop and must return at once.
+
+        `ready`: the service does its work, so that a deployment may count it as running.
+        `busy`: a part is under inspection now; a service that never holds one gives None and is not asked.
+        """
+        self._ready = ready
+        self._busy = busy
+        self._socket = os.environ.get(SOCKET_VARIABLE, "")
+        self._token = os.environ.get(TOKEN_VARIABLE, "")
+        self._bootstrap: Any = None
+        self._deferred: tuple[str, float] = ("", 0.0)
+        self._has_updates = busy is not None
+
+    async def run(self) -> None:
+        """Reports and answers until it is cancelled. Returns at once outside of Greengrass; raises nothing."""
+        if not (self._socket and self._token):
+            return
+        attempt, trouble = 0, ""
+        while True:
+            started = time.monotonic()
+            try:
+                await self._session()
+            except Exception as error:  # noqa: BLE001 - the client's errors have no common class, and none may end us
+                reason = _told(error)
+                if reason != trouble:
+                    log.warning("nucleus_unreachable", extra={"socket": self._socket, "reason": reason})
+                trouble = reason
+            if time.monotonic() - started > SOUND_SESSION_S:
+                attempt, trouble = 0, ""
+            attempt = min(attempt + 1, 8)
+            await asyncio.sleep(random.uniform(0.1, min(LONGEST_BACKOFF_S, 0.5 * 2**attempt)))  # noqa: S311
+
+    async def _session(self) -> None:
+        """One connection: subscribes, reports RUNNING once ready, answers each question. Raises when it ends."""
+        if self._bootstrap is None:
+            await in_daemon_thread(self._prepare)  # a slow disk may take seconds for the import
+        happened: asyncio.Queue[Any] = asyncio.Queue()
+        client = await self._connect(happened)
+        try:
+            log.info("nucleus_connected", extra={"socket": self._socket})
+            await self._subscribe(client, happened)
+            told = False
+            while True:
+                if not told and self._ready():
+                    await _answer(client.update_state_async(state="RUNNING"))
+                    told = True
+                    log.info("nucleus_told", extra={"state": "RUNNING"})
+                event = await _next(happened, None if told else READY_POLL_S)
+                if isinstance(event, NucleusGone):
+                    raise event
+                if event is not None and event.pre_update_event:
+                    await self._decide(client, event.pre_update_event.deployment_id)
+        finally:
+            client.close(executor_wait=False)
+
+    def _prepare(self) -> None:
+        """Imports the client; 1 thread of its own for all sessions."""
+        from awscrt import io
+
+        # It logs each failed attempt as an error; we tell a change only.
+        logging.getLogger("awsiot.eventstreamrpc").setLevel(logging.CRITICAL)
+        group = io.EventLoopGroup(num_threads=1)
+        self._bootstrap = io.ClientBootstrap(group, io.DefaultHostResolver(group))
+
+    async def _connect(self, happened: "asyncio.Queue[Any]") -> Any:
+        from awscrt.io import SocketDomain, SocketOptions
+        from awsiot import eventstreamrpc as rpc
+        from awsiot.greengrasscoreipc.client import GreengrassCoreIPCClient
+        from awsiot.greengrasscoreipc.clientv2 import GreengrassCoreIPCClientV2
+
+        put = _putter(happened)
+
+        class Told(rpc.LifecycleHandler):  # type: ignore[misc]
+            def on_disconnect(self, reason: Exception | None) -> None:
+                put(NucleusGone(_told(reason) if reason else "it ended the connection"))
+
+        options = SocketOptions()
+        options.domain = SocketDomain.Local
+        # Not awsiot.greengrasscoreipc.connect(): a nucleus that never answers would leave its connection open.
+        connection = rpc.Connection(
+            host_name=self._socket, port=0, bootstrap=self._bootstrap, socket_options=options,
+            connect_message_amender=rpc.MessageAmendment.create_static_authtoken_amender(self._token),
+        )  # fmt: skip
+        try:
+            await _answer(connection.connect(Told()))
+        except BaseException:
+            connection.close()
+            raise
+        return GreengrassCoreIPCClientV2(GreengrassCoreIPCClient(connection), executor=None)
+
+    async def _subscribe(self, client: Any, happened: "asyncio.Queue[Any]") -> None:
+        from awsiot.greengrasscoreipc.model import ServiceError
+
+        if not self._has_updates:
+            return
+        put = _putter(happened)
+        answer, _ = client.subscribe_to_component_updates_async(
+            on_stream_event=put, on_stream_error=lambda error: put(NucleusGone(_told(error)))
+        )
+        try:
+            await _answer(answer)
+        except ServiceError as error:
+            self._has_updates = False
+            log.info("nucleus_has_no_component_updates", extra={"reason": error.message})
+
+    async def _decide(self, client: Any, deployment_id: str) -> None:
+        """Answers a pre-update event. Raises when the nucleus does not take the answer."""
+        now = time.monotonic()
+        if self._deferred[0] != deployment_id:
+            self._deferred = (deployment_id, now)
+        waited_s = now - self._deferred[1]
+        busy = self._busy is not None and self._busy()
+        recheck_s = min(RECHECK_S, max(0.0, MAX_DEFERRAL_S - waited_s)) if busy else 0.0
+        told = {"deployment": deployment_id, "waited_s": round(waited_s, 1), "under_inspection": busy}
+        log.info("update_deferred" if recheck_s else "update_let_go", extra=told)
+        reason = "a part is under inspection" if recheck_s else ""
+        await _answer(
+            client.defer_component_update_async(
+                deployment_id=deployment_id, message=reason, recheck_after_ms=round(recheck_s * 1000)
+            )
+        )
+
+
+def _putter(happened: "asyncio.Queue[Any]") -> Callable[[object], None]:
+    """A callback for the client's thread."""
+    loop = asyncio.get_running_loop()
+
+    def put(event: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending
+            loop.call_soon_threadsafe(happened.put_nowait, event)
+
+    return put
+
+
+async def _answer(future: "concurrent.futures.Future[Any]") -> Any:
+    async with asyncio.timeout(CALL_TIMEOUT_S):
+        return await asyncio.wrap_future(future)
+
+
+async def _next(happened: "asyncio.Queue[Any]", seconds: float | None) -> Any:
+    """The next event; None when there was none within `seconds`."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            return await happened.get()
+    return None
+
+
+def _told(error: Exception) -> str:
+    """The reason with what an operator can do about it."""
+    if isinstance(error, TimeoutError):
+        return f"the nucleus did not answer in {CALL_TIMEOUT_S:g} s; look at its log"
+    if isinstance(error, NucleusGone):
+        return str(error)
+    remedy = next((remedy for name, remedy in _REMEDIES.items() if name in repr(error)), "")
+    return f"{str(error).rstrip('.')}; {remedy}" if remedy else repr(error)
+
+
+_REMEDIES = {
+    "AccessDenied": f"{TOKEN_VARIABLE} is not of this component's present start: restart the component",
+    "AWS_IO_SOCKET_CLOSED": f"the nucleus stopped, or does not know {TOKEN_VARIABLE}: look at its log",
+    "AWS_ERROR_FILE_INVALID_PATH": f"mount the socket at the path that {SOCKET_VARIABLE} names",
+    "AWS_IO_SOCKET_CONNECTION_REFUSED": "if the nucleus is up again, restart the component: its mount shows the old socket",
+    "AWS_ERROR_NO_PERMISSION": "let this user write to the socket",
+}
