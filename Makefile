@@ -44,6 +44,12 @@ compose: ## the same system in containers (needs Docker); prints the page's addr
 	@docker compose up --build --wait
 	@echo "console: http://127.0.0.1:$${LINEWATCH_CONSOLE_PORT:-8080}/  password: $$(docker compose exec -T console cat /run/linewatch/page-password)"
 
+.PHONY: images
+images: setup ## the images and build/images.json: PLATFORMS=linux/amd64,linux/arm64 REGISTRY=host/prefix ONLY=inference
+	@tools/containers/bases
+	@PYTHONPATH=tools $(if $(PLATFORMS),PLATFORMS="$(PLATFORMS)") $(if $(filter-out undefined,$(origin REGISTRY)),REGISTRY="$(REGISTRY)") \
+	  $(if $(ONLY),ONLY="$(ONLY)") $(RUN) -m linewatch_images
+
 .PHONY: containers
 containers: setup ## build the images and test the compose stack; ENGINE=1 installs Docker on a root Debian first
 	@$(if $(ENGINE),tools/containers/engine)
