@@ -20,6 +20,28 @@ LISTED_WILDCARDS = {
     "topic/linewatch/v1/${Site}/*": "a forwarder publishes for every line of its site",
     "thing/linewatch-*/work-orders": "an asset's device is known from the asset registry only",
     "thing/linewatch-*": "the same in the stand-in, which asks for the thing alone",
+    "ComponentBucket.Arn}/*": "a device fetches whichever component is deployed to it",
+    "repository/${RepositoryPrefix}linewatch/*": "and any image of ours; promote makes the repositories",
+    **{
+        f"${{AWS::Region}}/{name}:*": "the streams of one log group"
+        for name in (
+            "System",
+            *(
+                f"io.linewatch.{part}"
+                for part in ("Broker", "Inference", "Capture", "Capture2", "Forwarder", "Console")
+            ),
+        )
+    },
+}
+# AWS takes no narrower resource for these: a registry's token, and a core device's reading of its own deployment.
+UNSCOPED = {
+    ("ecr:GetAuthorizationToken",),
+    (
+        "greengrass:GetComponentVersionArtifact",
+        "greengrass:GetDeploymentConfiguration",
+        "greengrass:ListThingGroupsForCoreDevice",
+        "greengrass:ResolveComponentCandidates",
+    ),
 }
 
 
@@ -44,8 +66,61 @@ def test_no_action_and_no_resource_is_granted_by_an_unlisted_wildcard(resources:
     assert len(allowed) > 20
     for statement in allowed:
         assert "*" not in str(statement["Action"])
-        for text in texts(statement.get("Resource", [])):
+        resource_texts = texts(statement.get("Resource", []))
+        if "*" in resource_texts:
+            assert tuple(sorted(texts(statement["Action"]))) in UNSCOPED
+            continue
+        for text in resource_texts:
             assert "*" not in text or any(text.endswith(known) for known in LISTED_WILDCARDS), text
+
+
+def test_the_device_role_is_assumed_by_the_credentials_provider_alone(resources: dict[str, Any]) -> None:
+    trust = resources["TokenExchangeRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+
+    assert [dict(statement["Principal"]) for statement in trust] == [
+        {"Service": "credentials.iot.amazonaws.com"}
+    ]
+
+
+def test_a_device_may_write_to_the_groups_that_the_template_makes_and_to_no_other(
+    resources: dict[str, Any],
+) -> None:
+    made = {
+        f"{entry['Properties']['LogGroupName']['Fn::Sub']}:*"
+        for entry in resources.values()
+        if entry["Type"] == "AWS::Logs::LogGroup" and entry.get("Condition") == "MakesDeviceLogs"
+    }
+    policy = resources["TokenExchangeRole"]["Properties"]["Policies"][0]["PolicyDocument"]
+    granted = {
+        text.partition("log-group:")[2]
+        for statement in policy["Statement"]
+        if "logs:PutLogEvents" in statement["Action"]
+        for text in texts(statement["Resource"])
+    }
+
+    assert granted == made
+    assert len(made) == 7
+    for entry in resources.values():
+        if entry["Type"] == "AWS::Logs::LogGroup":
+            assert entry["Properties"]["RetentionInDays"] == 30
+
+
+def test_the_component_bucket_is_versioned_encrypted_private_and_forgets_old_versions(
+    resources: dict[str, Any],
+) -> None:
+    bucket = resources["ComponentBucket"]["Properties"]
+
+    assert bucket["VersioningConfiguration"]["Status"] == "Enabled"
+    assert "SSEAlgorithm" in str(bucket["BucketEncryption"])
+    assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
+    assert bucket["LifecycleConfiguration"]["Rules"][0]["NoncurrentVersionExpiration"]["NoncurrentDays"] == 90
+    refusal = resources["ComponentBucketTakesTlsOnly"]["Properties"]["PolicyDocument"]["Statement"][0]
+    assert refusal["Effect"] == "Deny"
+    assert refusal["Condition"]["Bool"]["aws:SecureTransport"] == "false"
+
+
+def test_the_template_fits_into_one_request() -> None:
+    assert TEMPLATE.stat().st_size < 51_200
 
 
 def test_every_queue_that_feeds_a_function_ends_in_dead_letters_with_an_alarm(

@@ -24,10 +24,10 @@ from typing import Any
 import boto3
 import requests
 from botocore.config import Config
+from lambda_package import ROOT, code_zip, layer_zip
 
 from linewatch_plant import provisioning
 from linewatch_plant.erp_simulator import DEFAULT_CLIENT_ID, DEFAULT_SECRET
-from linewatch_plant.lambda_package import ROOT, code_zip, layer_zip
 from linewatch_plant.ministack_process import REGION, delete, end, launched
 from linewatch_plant.processes import PlantError
 
