@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Final, Self
 
-OUR_FIRST_STEP: Final = "ARG BASE="
+OUR_FIRST_STEP: Final = "ARG BASE"
 """Where a Dockerfile of ours begins in an image's history; what comes before is the base image's."""
 _CHUNK: Final = 1 << 20
 _GZIP: Final = b"\x1f\x8b"
