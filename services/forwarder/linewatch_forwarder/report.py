@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 STATUS_EVERY_S = 1.0
 EXPIRE_EVERY_S = 60.0
 
+DROP_REASONS = ("expired", "overwritten", "shed_good")
+"""Why the spool drops events (linewatch_runtime.spool)."""
+
 
 def place_of(site: str) -> Place:
     """The forwarder's own place in the topics."""
@@ -178,7 +181,8 @@ class _StreamMetrics(Collector):
             f"{prefix}dropped", "Events dropped by policy", labels=["stream", "reason"]
         )
         for one in self.streams:
-            for reason, count in one.dropped.items():
+            # Zeros too: a count that appears only with its first drop can't be seen to rise.
+            for reason, count in {**dict.fromkeys(DROP_REASONS, 0), **one.dropped}.items():
                 dropped.add_metric([one.name, reason], count)
         yield dropped
 
