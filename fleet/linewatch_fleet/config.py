@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """fleet.yaml: the environments that images and releases go through. fleet.example.yaml explains every key."""
 
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -20,6 +21,19 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Waiver(_Strict):
+    """A finding that was looked at and is accepted for a while."""
+
+    id: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Za-z0-9._:-]{3,63}$")]
+    """The finding's name, such as CVE-2026-12345."""
+    reason: Annotated[str, StringConstraints(min_length=10)]
+    """Why it does no harm here. Whoever reviews fleet.yaml reads this."""
+    until: date
+    """The last day on which it counts, in UTC."""
+    images: list[str] = []
+    """Images it holds for; empty: all."""
+
+
 class Gate(_Strict):
     """What a release must show before its images enter an environment."""
 
@@ -33,6 +47,8 @@ class Gate(_Strict):
     """The release must carry a test report without failures."""
     platforms: list[Platform] = ["linux/amd64", "linux/arm64"]
     """Platforms that every image must have."""
+    waivers: list[Waiver] = []
+    """Findings that are not counted."""
 
 
 class Rollout(_Strict):
@@ -64,6 +80,8 @@ class Environment(_Strict):
     """Host (and port) of the registry; empty: the account's private ECR."""
     repository_prefix: Annotated[str, StringConstraints(pattern=r"^([a-z0-9._-]+/)*$")] = ""
     """Put before linewatch/<image>, such as `staging/`, where environments share one registry."""
+    kms_key: str = ""
+    """Key that new ECR repositories are encrypted with; empty: the registry's own AES-256."""
     promotes_from: Name | None = None
     """The environment whose images enter this one; empty: what `make images` built."""
     gate: Gate = Gate()

@@ -16,6 +16,7 @@ Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Version = Annotated[
     str, StringConstraints(pattern=r"^\d{1,6}\.\d{1,6}\.\d{1,6}(-[0-9A-Za-z.-]+)?$", max_length=64)
 ]
+Repository = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([._/-][a-z0-9]+)*$", max_length=200)]
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 
 
@@ -26,7 +27,7 @@ class _Strict(BaseModel):
 class Image(_Strict):
     """One image; the digest is the index's where there is more than one platform."""
 
-    repository: str
+    repository: Repository
     digest: Digest
     platforms: list[Platform] = Field(min_length=1)
 
@@ -61,12 +62,14 @@ class Release(_Strict):
     schema_: Literal["linewatch.release/v1"] = Field(default=SCHEMA, alias="schema")
     version: Version
     commit: Commit
+    dirty: bool = False
+    """Made from a tree that differed from the commit; no gate lets it pass."""
     created: datetime
     """The commit's time, so that the same commit makes the same manifest."""
     images: dict[str, Image] = Field(min_length=1)
     models: dict[str, ModelPackage] = {}
     recipes: dict[str, Template] = {}
-    """The recipe template of each component; the rendered recipe also depends on the environment's registry."""
+    """Every file that recipes are rendered from, by name; the rendered recipe also depends on the environment's registry."""
     cloud: Template
     """cloud/template.yaml."""
     test_report: TestReport | None = None
@@ -77,7 +80,12 @@ def read_release(path: Path) -> Release:
     return read_yaml(path, Release, "make one with `linewatch release`")
 
 
-def write_release(release: Release, path: Path) -> None:
-    """Writes the manifest, the same bytes for the same content."""
+def release_text(release: Release) -> bytes:
+    """The manifest as it lies in its file and is signed: the same bytes for the same content."""
     content = release.model_dump(mode="json", by_alias=True, exclude_none=True)
-    path.write_text(yaml.safe_dump(content, sort_keys=False, width=120), encoding="utf-8")
+    return yaml.safe_dump(content, sort_keys=False, width=120).encode()
+
+
+def write_release(release: Release, path: Path) -> None:
+    """Writes the manifest."""
+    path.write_bytes(release_text(release))
