@@ -4,7 +4,7 @@
 import logging
 import sys
 
-from prometheus_client import start_http_server
+from prometheus_client import disable_created_metrics, start_http_server
 
 from linewatch_runtime.settings import EXIT_BAD_SETTINGS
 
@@ -15,6 +15,7 @@ def serve_metrics(host: str, port: int, variable: str = "METRICS_PORT") -> None:
     """Serves /metrics in a thread of its own; port 0 serves none. A taken port ends the process with 2."""
     if port == 0:
         return
+    disable_created_metrics()  # a second series beside each count, which nothing here asks for
     try:
         start_http_server(port, addr=host)
     except OSError as error:
