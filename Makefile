@@ -55,6 +55,10 @@ containers: setup ## build the images and test the compose stack; ENGINE=1 insta
 	@$(if $(ENGINE),tools/containers/engine)
 	@$(RUN) -m pytest -m containers tests/containers $(ARGS)
 
+.PHONY: recipes
+recipes: setup ## render and lint the recipes of the images just built, into build/recipes/; REGISTRY=host CAPTURES=2
+	@.venv/bin/linewatch recipes render $(if $(REGISTRY),--registry "$(REGISTRY)") $(if $(CAPTURES),--captures "$(CAPTURES)")
+
 .PHONY: evaluate
 evaluate: setup ## metrics of a committed model: MODEL=pv-el-cells DATA=dir JSON=file SPLIT=test
 	@$(RUN) -m linewatch_models.evaluate --model "$(MODEL)" --data "$(DATA)" $(if $(JSON),--json "$(JSON)") \

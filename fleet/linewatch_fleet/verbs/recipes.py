@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`linewatch recipes`: render ours for a local deployment, lint anybody's."""
+
+import shutil
+from pathlib import Path
+
+import click
+
+from linewatch_fleet import options, output
+from linewatch_fleet.images import DEFAULT_FILE, read_images
+from linewatch_fleet.recipes import render
+from linewatch_fleet.recipes.render import Component
+
+PATH = click.Path(path_type=Path)
+
+
+@click.group("recipes")
+def command() -> None:
+    """Render and lint the recipes."""
+
+
+@command.command("render")
+@click.option("--images", "images_file", type=PATH, default=DEFAULT_FILE, show_default=True,
+              help="What `make images` built.")  # fmt: skip
+@click.option("--registry", help="Where devices pull from.  [default: where `make images` pushed]")
+@click.option(
+    "--captures", type=click.IntRange(1, 16), default=2, show_default=True, help="Stations of a device."
+)
+@click.option(
+    "--out", type=PATH, default=Path("build"), show_default=True, help="Gets recipes/ and artifacts/."
+)
+@options.as_json
+def render_(images_file: Path, registry: str | None, captures: int, out: Path, as_json: bool) -> None:
+    """Write the recipes of the images just built, and the models' files, for a local deployment."""
+    built = read_images(images_file)
+    images = {name: (image.repository, image.digest, image.platforms) for name, image in built.images.items()}
+    references = render.references(images, built.registry if registry is None else registry)
+    components = render.components_of(references, built.version, captures, is_local=True, pulls=True)
+    write(components, out)
+    if as_json:
+        output.document(
+            [
+                {"name": one.name, "version": one.version, "bytes": len(one.text.encode())}
+                for one in components
+            ]
+        )
+        return
+    output.table(("COMPONENT", "VERSION", "BYTES", "FILES"), (
+        (one.name, one.version, len(one.text.encode()), " ".join(file.name for file in one.artifacts))
+        for one in components
+    ))  # fmt: skip
+    added = " ".join(f"--add-component {one.name}={one.version}" for one in components)
+    output.say(
+        f"on the device: ggl-cli deploy --recipe-dir {out}/recipes --artifacts-dir {out}/artifacts {added}"
+    )
+
+
+def write(components: list[Component], out: Path) -> None:
+    """Writes recipes/<component>-<version>.json and artifacts/<component>/<version>/<file>, and nothing else stays there."""
+    for folder in ("recipes", "artifacts"):
+        shutil.rmtree(out / folder, ignore_errors=True)
+        (out / folder).mkdir(parents=True)
+    for component in components:
+        (out / "recipes" / f"{component.name}-{component.version}.json").write_text(
+            component.text, encoding="utf-8"
+        )
+        for artifact in component.artifacts:
+            place = out / "artifacts" / component.name / component.version
+            place.mkdir(parents=True, exist_ok=True)
+            (place / artifact.name).write_bytes(artifact.content())
