@@ -268,6 +268,12 @@ class Classic(Device):
     def note(self, component: Component, text: str) -> None:
         self._note(component, text)
 
+    def _get(self, recipe: Recipe, uri: str) -> None:
+        """A file that a local deployment brought is not asked for again."""
+        folder = Path(str(self._place(recipe).value("artifacts", "path")))
+        if not (folder / uri.rpartition("/")[2]).is_file():
+            raise ArtifactMissing(uri)
+
     def reported(self, component: Component, state: str) -> None:
         if life := self._lives.get(component.name):
             life.ask("reported", state)

@@ -12,7 +12,6 @@ import subprocess
 import threading
 import time
 import uuid
-import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -185,29 +184,25 @@ class Device(ABC):
         }
 
     def _fetch(self, recipe: Recipe, manifest: Mapping[str, Any]) -> None:
-        """Pulls images that are not here, copies files and unpacks archives. Raises ArtifactMissing.
+        """Pulls images that are not here; a local deployment brings its files along. Raises ArtifactMissing.
 
         An image that is here is not asked for again. (DockerImageDownloader.downloadRequired; get_recipe_artifacts)
         """
+        place = self._place(recipe)
+        for kind in ("path", "decompressedPath"):
+            Path(str(place.value("artifacts", kind))).mkdir(parents=True, exist_ok=True)
+        if self.artifacts and (given := self.artifacts / recipe.name / recipe.version).is_dir():
+            shutil.copytree(given, Path(str(place.value("artifacts", "path"))), dirs_exist_ok=True)
         for artifact in manifest.get("Artifacts", []):
             uri = str(artifact["Uri"])
             if uri.startswith("docker:"):
                 _pull(uri.removeprefix("docker:"))
             else:
-                self._copy(recipe, uri, str(artifact.get("Unarchive", "NONE")))
+                self._get(recipe, uri)
 
-    def _copy(self, recipe: Recipe, uri: str, unarchive: str) -> None:
-        name = uri.rpartition("/")[2]
-        source = (self.artifacts or Path("/nowhere")) / recipe.name / recipe.version / name
-        if not source.is_file():
-            raise ArtifactMissing(f"{uri}: {source} is not there")
-        place = self._place(recipe)
-        into = Path(str(place.value("artifacts", "path")))
-        into.mkdir(parents=True, exist_ok=True)
-        shutil.copy(source, into / name)
-        if unarchive == "ZIP":
-            with zipfile.ZipFile(source) as archive:
-                archive.extractall(Path(str(place.value("artifacts", "decompressedPath"))) / source.stem)
+    @abstractmethod
+    def _get(self, recipe: Recipe, uri: str) -> None:
+        """Gets a file. Raises ArtifactMissing: no device here has a cloud."""
 
     def _wanted(
         self, recipes: Collection[Recipe], merge: Mapping[str, Mapping[str, Any]]

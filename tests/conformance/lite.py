@@ -13,16 +13,14 @@ There is no shutdown step, no component update, no deferral. UpdateState is answ
 lite it calls cgexec with a cgroup v1 path (gghealthd/src/health.c), and that is not on every device.
 """
 
-import array
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +51,20 @@ DEPLOYMENT_S = 300.0
 ACTIVE, INACTIVE = "active", "inactive"
 CLEAN_SIGNALS = {-signal.SIGHUP, -signal.SIGINT, -signal.SIGTERM, -signal.SIGPIPE}
 
-# For a machine without systemd: what systemd-notify --ready and --stopping send.
-SYSTEMD_NOTIFY = """#!{python}
+# What systemd-notify --ready and --stopping do; before 253 it knows no --stopping, and says so with exit code 1.
+SYSTEMD_NOTIFY = """#!{python} -S
 import os, socket, sys
-state = {{"--ready": b"READY=1", "--stopping": b"STOPPING=1"}}[sys.argv[1]]
-if where := os.environ.get("NOTIFY_SOCKET"):
-    socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(state, where)
+states = {{"--ready": b"READY=1", "--stopping": b"STOPPING=1"}}
+if {version} < 253:
+    del states["--stopping"]
+if sys.argv[1] not in states:
+    sys.exit("systemd-notify: unrecognized option '" + sys.argv[1] + "'")
+if not os.environ.get("NOTIFY_SOCKET"):
+    sys.exit("systemd-notify: No status data could be sent: $NOTIFY_SOCKET was not set")
+socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(states[sys.argv[1]], os.environ["NOTIFY_SOCKET"])
 """
+OLD_SYSTEMD, NEW_SYSTEMD = 252, 257
+"""Of Debian 12 and 13."""
 
 
 class Unit:
@@ -78,6 +83,8 @@ class Unit:
         self._starts: list[float] = []
         self._run: Running | None = None
         self._ready = threading.Event()
+        self._ends = threading.Event()
+        """The unit itself said STOPPING=1: when its process ends it is inactive, whatever RemainAfterExit says."""
         self._stopping = threading.Event()
         self._done = threading.Event()
         self.result = ""
@@ -87,6 +94,10 @@ class Unit:
 
     def wait(self, seconds: float) -> bool:
         return self._done.wait(seconds)
+
+    def reset(self) -> None:
+        """systemctl reset-failed."""
+        self._starts.clear()
 
     def stop(self) -> None:
         """systemctl stop: SIGTERM to every process of the unit, SIGKILL to what is left after the stop timeout."""
@@ -130,9 +141,10 @@ class Unit:
         """One start of the unit, to its end. None: nothing to restart for; else the failure."""
         self._starts.append(time.monotonic())
         self._ready.clear()
+        self._ends.clear()
         if self.phase != "install":
             self.component.enter(STARTING)
-        with self.device.notify_socket(self._ready.set) as where:
+        with self.device.notify_socket(self._told) as where:
             try:
                 run = self._begin(where)
             except BadRecipe as error:
@@ -147,6 +159,12 @@ class Unit:
         if self.phase != "startup" or failure is not None:
             self._end(run)
         return failure
+
+    def _told(self, line: str) -> None:
+        if line == "READY=1":
+            self._ready.set()
+        elif line == "STOPPING=1":
+            self._ends.set()
 
     def _begin(self, where: Path) -> Running:
         one, device = self.component, self.device
@@ -187,8 +205,8 @@ class Unit:
         if self._stopping.is_set():
             return None
         if run.code == 0 or run.code in CLEAN_SIGNALS:
-            if self.phase == "startup":  # RemainAfterExit: the unit stays active without a process
-                self._stopping.wait()
+            if self.phase == "startup" and not self._ends.wait(0.2):
+                self._stopping.wait()  # RemainAfterExit: the unit stays active without a process
             else:
                 self.component.enter(FINISHED)
             return None
@@ -206,41 +224,39 @@ class Lite(Device):
     flavour = "lite"
     socket_name = "gg-ipc.socket"
 
-    def __init__(self, root: Path, artifacts: Path | None = None) -> None:
+    def __init__(self, root: Path, artifacts: Path | None = None, systemd: int = OLD_SYSTEMD) -> None:
         self.tools = root / "bin"
         self.tools.mkdir(parents=True)
-        if shutil.which("systemd-notify") is None:
-            tool = self.tools / "systemd-notify"
-            tool.write_text(SYSTEMD_NOTIFY.format(python=sys.executable))
-            tool.chmod(0o755)
+        tool = self.tools / "systemd-notify"
+        tool.write_text(SYSTEMD_NOTIFY.format(python=os.path.realpath(sys.executable), version=systemd))
+        tool.chmod(0o755)
         super().__init__(root, artifacts)
         self._units: dict[str, Unit] = {}
 
     def note(self, component: Component, text: str) -> None:
         self._note(component, text)
 
+    def _get(self, recipe: Recipe, uri: str) -> None:
+        """Lite downloads every file anew, also those that a local deployment brought. (get_recipe_artifacts)"""
+        raise ArtifactMissing(uri)
+
     def reported(self, component: Component, state: str) -> None:
         pass
 
     @contextlib.contextmanager
-    def notify_socket(self, on_ready: Any) -> Any:
-        """A $NOTIFY_SOCKET; systemd-notify waits until the file that it sends with BARRIER=1 is closed."""
+    def notify_socket(self, told_state: Callable[[str], None]) -> Iterator[Path]:
+        """A $NOTIFY_SOCKET."""
         where = self.root / f"notify.{os.urandom(4).hex()}"
+        stop = threading.Event()
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
             listener.bind(str(where))
+            listener.settimeout(0.1)
             where.chmod(0o777)
-            stop = threading.Event()
 
             def listen() -> None:
-                listener.settimeout(0.1)
                 while not stop.is_set():
-                    with contextlib.suppress(TimeoutError, OSError):
-                        told, extra, _, _ = listener.recvmsg(4096, socket.CMSG_SPACE(4 * 8))
-                        for _, _, data in extra:
-                            for file in array.array("i", data[: len(data) - len(data) % 4]):
-                                os.close(file)
-                        if b"READY=1" in told.split(b"\n"):
-                            on_ready()
+                    with contextlib.suppress(TimeoutError):
+                        told_state(listener.recv(4096).decode())
 
             thread = threading.Thread(target=listen, name="notify", daemon=True)
             thread.start()
@@ -293,6 +309,8 @@ class Lite(Device):
         for one in components:
             if unit := self._units.pop(one.name, None):
                 unit.stop()
+        for unit in self._units.values():
+            unit.reset()
         for one in components:
             one.enter(INSTALLED)
             self._up(one)

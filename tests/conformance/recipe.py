@@ -49,12 +49,12 @@ class Recipe:
         made: dict[str, Any] = self.document.get("ComponentConfiguration", {}).get("DefaultConfiguration", {})
         return copy.deepcopy(made)
 
-    def changed(self, version: str, **texts: str) -> "Recipe":
-        """Another version, with each text `old` replaced by `new` where given as old=new pairs in `texts`."""
+    def changed(self, version: str, texts: Mapping[str, str] | None = None) -> "Recipe":
+        """Another version, with each old text replaced by its new one."""
         text = json.dumps(self.document)
-        for old, new in texts.items():
-            assert old in text, f"{self.name} has no {old}"
-            text = text.replace(old, new)
+        for old, new in (texts or {}).items():
+            assert json.dumps(old)[1:-1] in text, f"{self.name} has no {old}"
+            text = text.replace(json.dumps(old)[1:-1], json.dumps(new)[1:-1])
         return Recipe({**json.loads(text), "ComponentVersion": version})
 
 
@@ -256,8 +256,9 @@ def lite_script(recipe: Recipe, phase: str, configuration: Mapping[str, Any], pl
                 )
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key):
                 raise BadRecipe(f"{recipe.name} {phase}: Invalid lifecycle Setenv key {key}")
-            lines.append(f"export {key}='{_lite_put_in(value, configuration, place, quoted=True)}'\n")
-    lines.append(_lite_put_in(step.script, configuration, place, quoted=False))
+            # Later sources put single quotes around the value. Without them a blank ends it: the harder rule.
+            lines.append(f"export {key}={_lite_put_in(value, configuration, place)}\n")
+    lines.append(_lite_put_in(step.script, configuration, place))
     if len(step.script) > LITE_MAX_SCRIPT:
         raise BadRecipe(f"{recipe.name} {phase}: the script is longer than {LITE_MAX_SCRIPT} bytes")
     if phase == "startup":
@@ -265,11 +266,11 @@ def lite_script(recipe: Recipe, phase: str, configuration: Mapping[str, Any], pl
     return "".join(lines)
 
 
-def _lite_put_in(text: str, configuration: Mapping[str, Any], place: Place, *, quoted: bool) -> str:
+def _lite_put_in(text: str, configuration: Mapping[str, Any], place: Place) -> str:
     made, rest = [], text
     while rest:
         plain, brace, rest = rest.partition("{")
-        made.append(plain.replace("'", "'\\''") if quoted else plain)
+        made.append(plain)
         if not brace:
             break
         variable, end, rest = rest.partition("}")
@@ -277,11 +278,11 @@ def _lite_put_in(text: str, configuration: Mapping[str, Any], place: Place, *, q
             raise BadRecipe("Recipe escape is not terminated")
         if len(variable) > LITE_MAX_VARIABLE:
             raise BadRecipe("Recipe escape exceeded max length")
-        made.append(_lite_value(variable, configuration, place, quoted=quoted))
+        made.append(_lite_value(variable, configuration, place))
     return "".join(made)
 
 
-def _lite_value(variable: str, configuration: Mapping[str, Any], place: Place, *, quoted: bool) -> str:
+def _lite_value(variable: str, configuration: Mapping[str, Any], place: Place) -> str:
     kind, colon, key = variable.partition(":")
     if not colon:
         raise BadRecipe(f"No : found in recipe escape sequence: {variable}")
@@ -295,4 +296,4 @@ def _lite_value(variable: str, configuration: Mapping[str, Any], place: Place, *
     if at is _ABSENT:
         raise BadRecipe(f"Failed to get config value for substitution: {key}")
     text = at if isinstance(at, str) else json.dumps(at)
-    return text.replace("'", "'\\''") if quoted else re.sub(r'(["\\$`])', r"\\\1", text)
+    return re.sub(r'(["\\$`])', r"\\\1", text)

@@ -9,7 +9,7 @@ import pytest
 from brokers import wait_for
 from conformance.classic import Classic
 from conformance.device import BROKEN, FAILED, FINISHED, RUNNING, SUCCEEDED, Device
-from conformance.lite import Lite
+from conformance.lite import NEW_SYSTEMD, OLD_SYSTEMD, Lite
 from conformance.recipe import ARCHITECTURE, configured
 from conformance.sample import shell
 
@@ -127,10 +127,34 @@ def test_running_again_in_between_does_not_reset_the_count_of_crashes(shell_devi
     assert shell_device.components[recipe.name].entered(RUNNING) == 3
 
 
-def test_a_startup_that_ends_well_leaves_it_running_without_a_process(shell_device: Device) -> None:
-    recipe = shell(startup="true")
+def test_a_startup_that_ends_well_by_itself_leaves_it_running_on_both(shell_device: Device) -> None:
+    recipe = shell(startup='[ -z "$NOTIFY_SOCKET" ] || systemd-notify --ready; exit 0')
     assert shell_device.deploy(recipe).status == SUCCEEDED
     assert shell_device.state(recipe) == RUNNING
+
+
+@pytest.mark.parametrize(("systemd", "state"), [(OLD_SYSTEMD, BROKEN), (NEW_SYSTEMD, FINISHED)])
+def test_a_startup_that_runs_into_the_lines_that_lite_appends(root: Path, systemd: int, state: str) -> None:
+    """`systemd-notify --stopping` is an error before systemd 253: the script ends with it, three times."""
+    device = Lite(root, systemd=systemd)
+    recipe = shell(startup="true")
+    device.deploy(recipe)
+    device.wait(recipe, state)
+    device.close()
+
+
+def test_lite_gets_every_file_from_the_cloud_and_classic_takes_what_a_local_deployment_brought(
+    root: Path,
+) -> None:
+    recipe = shell(run=FOREVER)
+    recipe.document["Manifests"][0]["Artifacts"].append({"Uri": "s3://bucket/model.tar.gz"})
+    given = root / "artifacts" / recipe.name / recipe.version
+    given.mkdir(parents=True)
+    (given / "model.tar.gz").write_text("a model")
+    for flavour, status in ((Classic, SUCCEEDED), (Lite, FAILED)):
+        device = flavour(root / flavour.flavour, root / "artifacts")
+        assert device.deploy(recipe).status == status
+        device.close()
 
 
 def test_a_run_that_ends_well_is_finished(shell_device: Device) -> None:
