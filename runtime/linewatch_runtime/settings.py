@@ -38,7 +38,7 @@ class ServiceSettings(BaseSettings):
     log_level: LoggedLevel = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
     heartbeat_file: Path | None = None
-    """File that is touched while the service makes progress; empty: none. For health checks."""
+    """File that is touched while the service can do its work; empty: none. For health checks."""
     metrics_host: str = "127.0.0.1"
     """Address of the Prometheus endpoint."""
     metrics_port: int = Field(default=0, ge=0, le=65535)

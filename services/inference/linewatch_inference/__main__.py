@@ -9,19 +9,20 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from linewatch_inference.activation import LOOK_EVERY_S, Activation
 from linewatch_inference.admission import Admission
 from linewatch_inference.engine_events import LoggedEvents, SpooledEvents, Status, place_of
 from linewatch_inference.inspection import Inspection
 from linewatch_inference.metrics import Metrics
-from linewatch_inference.package import read_trusted_keys
 from linewatch_inference.repository import EngineEvents, Repository, Source
 from linewatch_inference.server import CannotListen, Server
 from linewatch_inference.session import SessionOptions
 from linewatch_inference.settings import Settings
 from linewatch_runtime import logs
 from linewatch_runtime.health import Heartbeat
-from linewatch_runtime.lifecycle import stop_on_signals
+from linewatch_runtime.lifecycle import stop_on_signals, wait_until
 from linewatch_runtime.mqtt import Connection, Endpoint, Subscriptions, Tls, Will
+from linewatch_runtime.nucleus import Nucleus
 from linewatch_runtime.publisher import Publisher
 from linewatch_runtime.settings import EXIT_BAD_SETTINGS, load
 from linewatch_runtime.spool import Spool, SpoolDamaged, SpoolWorker
@@ -80,33 +81,46 @@ async def _serve(settings: Settings, worker: SpoolWorker | None) -> None:
                 extra={"host": settings.host, "port": server.port, "tls": bool(settings.tls_key_file)},
             )
             await asyncio.to_thread(events.publish, "EngineStarted")
-            loading = asyncio.create_task(
-                asyncio.to_thread(repository.open, settings.wanted_models), name="load models"
+            activation = Activation(
+                repository, settings.models_dir, settings.state_dir / "serving", settings.wanted_models
             )
-            beating = asyncio.create_task(Heartbeat(settings.heartbeat_file).keep(stop), name="heartbeat")
-            await _until_stop(stop, loading)
+            following = asyncio.create_task(_follow(activation, stop), name="models")
+            nucleus = Nucleus(lambda: repository.is_serving, lambda: admission.busy > 0)
+            telling = asyncio.create_task(nucleus.run(), name="nucleus")
+            heartbeat = Heartbeat(settings.heartbeat_file)
+            beating = asyncio.create_task(
+                heartbeat.keep(stop, lambda: repository.is_serving), name="heartbeat"
+            )
+            await _until_stop(stop, following)
+            telling.cancel()
             # From the outside in: no new calls, then the calls that run, then the sessions.
             await asyncio.to_thread(server.stop, settings.drain_s)
             repository.stop_accepting()
-            await loading
+            await following
             await beating
             repository.close()
             await asyncio.to_thread(events.publish, "EngineShutdown")
 
 
-async def _until_stop(stop: asyncio.Event, loading: asyncio.Task[None]) -> None:
+async def _follow(activation: Activation, stop: asyncio.Event) -> None:
+    """Loads the models, then follows their active files until the stop."""
+    await asyncio.to_thread(activation.open)
+    while not await wait_until(stop, LOOK_EVERY_S):
+        await asyncio.to_thread(activation.look)
+
+
+async def _until_stop(stop: asyncio.Event, following: asyncio.Task[None]) -> None:
     """Waits for the stop; a bug while loading ends the process instead."""
     stopping = asyncio.create_task(stop.wait(), name="stop")
-    await asyncio.wait([stopping, loading], return_when=asyncio.FIRST_COMPLETED)
-    if loading.done():
-        loading.result()
+    await asyncio.wait([stopping, following], return_when=asyncio.FIRST_COMPLETED)
+    if following.done():
+        following.result()
     await stopping
 
 
 def _source(settings: Settings) -> Source:
     session = SessionOptions(settings.providers, settings.provider_policy, settings.intra_op_threads)
-    keys = read_trusted_keys(settings.trusted_keys_dir)
-    return Source(settings.models_dir, keys, settings.variant, session)
+    return Source(settings.models_dir, settings.trusted_keys_dir, settings.variant, session)
 
 
 def _listen(settings: Settings, inspection: Inspection) -> Server:

@@ -55,6 +55,11 @@ def version_key(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))
 
 
+def is_version(text: str) -> bool:
+    """Whether it is a version as packages have them: three numbers, such as 1.2.0."""
+    return _VERSION.fullmatch(text) is not None and text.isascii()
+
+
 def find(models_dir: Path) -> dict[str, dict[str, Path]]:
     """Every package below the directory: name -> version -> path, oldest version first.
 
@@ -71,9 +76,12 @@ def find(models_dir: Path) -> dict[str, dict[str, Path]]:
 
 
 def _versions(directory: Path) -> list[Path]:
-    if not directory.is_dir():
+    try:
+        if not directory.is_dir():
+            return []
+        return [path for path in directory.iterdir() if is_version(path.name) and path.is_dir()]
+    except PermissionError:  # somebody else's folder must not hide the models beside it
         return []
-    return [path for path in directory.iterdir() if _VERSION.match(path.name) and path.is_dir()]
 
 
 def locate(models_dir: Path, name: str, version: str = "") -> Path:

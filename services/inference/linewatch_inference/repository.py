@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from linewatch_inference.errors import InferenceRefused, ModelNotFound, NotServing, PackageRefused
 from linewatch_inference.metrics import Metrics
 from linewatch_inference.model import Model, open_model
-from linewatch_inference.package import find, locate, read_package, version_key
+from linewatch_inference.package import find, locate, read_package, read_trusted_keys, version_key
 from linewatch_inference.session import SessionOptions
 from linewatch_inference.verdict import Reference
 
@@ -41,7 +41,7 @@ class Source:
     """Where packages come from and how their graphs are run."""
 
     models_dir: Path
-    trusted_keys: Sequence[Ed25519PublicKey] = ()
+    trusted_keys_dir: Path | None = None
     variant: str = "fp32"
     session: SessionOptions = field(default_factory=SessionOptions)
 
@@ -78,20 +78,17 @@ class Repository:
         self._refused: dict[tuple[str, str], str] = {}
         self._is_open = False
         self.configured: tuple[tuple[str, str], ...] = ()
+        """What should be served, (name, version) pairs; version "" for whichever is active."""
         self.on_change: Callable[[], None] = lambda: None
         """Called after each change of what is served, in the thread that made it."""
 
-    def open(self, configured: Sequence[tuple[str, str]]) -> None:
-        """Loads (name, version) pairs, version "" for the newest; all of the directory when none are given.
+    def open(self, pinned: Sequence[tuple[str, str]]) -> None:
+        """Loads (name, version) pairs, version "" for the newest, then lets calls in.
 
         A package that is refused is logged, published and left out; the others are served.
         """
-        newest = [(name, "") for name in find(self._source.models_dir)]
-        self.configured = tuple(configured) or tuple(newest)
-        if not self.configured:
-            log.error("no_models", extra={"models_dir": str(self._source.models_dir)})
-        beside = {name for name, _ in self.configured if [one for one, _ in self.configured].count(name) > 1}
-        for name, version in self.configured:
+        beside = {name for name, _ in pinned if [one for one, _ in pinned].count(name) > 1}
+        for name, version in pinned:
             with contextlib.suppress(InferenceRefused):  # told by load
                 self.load(name, version, beside=name in beside)
         with self._changed:
@@ -117,17 +114,16 @@ class Repository:
             try:
                 model = self._open(name, version)
             except InferenceRefused as error:
-                self._refused[name, version] = str(error)
                 if isinstance(error, PackageRefused):  # not for names that a caller made up
                     self._metrics.model_refused(name)
-                log.error("model_refused", extra={"model": name, "version": version, "reason": str(error)})
-                self._events.publish("ModelLoadError", Reference(name, version, "", "", ""), str(error))
+                self.refuse(name, version, str(error))
                 raise
             finally:
                 self._mark(name, version, loading=False)
             replaced = self._serve(model, beside=beside)
-        self._refused.pop((name, version), None)
         reference = model.reference
+        for one in ("", version, reference.version):
+            self._refused.pop((name, one), None)
         log.info("model_loaded", extra={"model": name, "version": reference.version, "digest": reference.digest,
                                         "variant": reference.variant, "provider": reference.execution_provider})  # fmt: skip
         self._events.publish("ModelLoadSuccess", reference)
@@ -135,6 +131,12 @@ class Repository:
             self._retire(replaced)
         self.on_change()
         return reference
+
+    def refuse(self, name: str, version: str, reason: str) -> None:
+        """Tells the log, the index and the cloud why a version is not served; version "" when none was named."""
+        self._refused[name, version] = reason
+        log.error("model_refused", extra={"model": name, "version": version, "reason": reason})
+        self._events.publish("ModelLoadError", Reference(name, version, "", "", ""), reason)
 
     def unload(self, name: str, version: str = "") -> None:
         """Takes a model out of service and returns when its calls have ended; without a version all of that name.
@@ -200,6 +202,17 @@ class Repository:
             ]
         return sorted(entries, key=lambda entry: (entry.name, entry.version))
 
+    def version_of(self, name: str) -> str:
+        """The active version of a name, "" when it is not in service."""
+        with self._changed:
+            return self._active.get(name, "")
+
+    def digest_of(self, name: str) -> str:
+        """The digest of its active version, "" when it is not in service."""
+        with self._changed:
+            served = self._served.get(name, {}).get(self._active.get(name, ""))
+            return served.model.reference.digest if served else ""
+
     @property
     def is_serving(self) -> bool:
         """Whether any model can be asked."""
@@ -230,8 +243,9 @@ class Repository:
 
     def _open(self, name: str, version: str) -> Model:
         directory = locate(self._source.models_dir, name, version)
+        keys = self._trusted_keys()
         try:
-            package = read_package(directory, self._source.trusted_keys)
+            package = read_package(directory, keys)
             model = open_model(package, self._source.variant, self._source.session)
         except UNREADABLE as error:
             log.exception("package_unreadable", extra={"directory": str(directory)})
@@ -242,6 +256,20 @@ class Repository:
                 extra={"model": package.name, "reason": "no trusted keys are set"},
             )
         return model
+
+    def _trusted_keys(self) -> Sequence[Ed25519PublicKey]:
+        """Read for each package: a new key needs no restart. With a directory there is at least one."""
+        directory = self._source.trusted_keys_dir
+        try:
+            keys = read_trusted_keys(directory)
+        except (OSError, ValueError) as error:
+            raise PackageRefused(f"INFERENCE_TRUSTED_KEYS_DIR: {error}") from error
+        if directory and not keys:
+            raise PackageRefused(
+                f"INFERENCE_TRUSTED_KEYS_DIR: {directory} holds no *.pem file, so no package can be trusted;"
+                " put the public key there"
+            )
+        return keys
 
     def _mark(self, name: str, version: str, *, loading: bool) -> None:
         with self._changed:
@@ -277,7 +305,7 @@ class Repository:
 
     def _why_not(self, name: str, version: str) -> str:
         for (refused, asked), reason in self._refused.items():
-            if refused == name and asked in {"", version}:
+            if refused == name and (not version or asked in {"", version}):
                 return f"model_name: {name} was refused: {reason}"
         served = ", ".join(f"{one} {', '.join(versions)}" for one, versions in self._served.items()) or "none"
         return f"model_name: {f'{name} {version}'.strip()} is not in service; in service: {served}"

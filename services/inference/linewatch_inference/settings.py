@@ -26,7 +26,7 @@ class Settings(ServiceSettings):
     models_dir: Path = Path("/var/lib/linewatch/models")
     """Directory of the model packages: <name>/<version>/ or <name>/releases/<version>/."""
     models: str = ""
-    """Which packages to serve, `name` or `name:version`, separated by commas. Empty: the newest of each."""
+    """Which packages to serve, `name` or `name:version`, separated by commas. Empty: all. Without a version the model's file `active` names it, or else it is the newest."""
     variant: Literal["fp32", "int8"] = "fp32"
     """Which graph to run; int8 only where the package has one."""
     execution_providers: str = CPU
@@ -42,7 +42,7 @@ class Settings(ServiceSettings):
     intra_op_threads: int = Field(default=1, ge=1, le=64)
     """Threads of one run of a graph. They never spin."""
     trusted_keys_dir: Path | None = None
-    """Directory with Ed25519 public keys (*.pem). Set: only packages signed by one of them are served."""
+    """Directory with Ed25519 public keys (*.pem), read at each load. Set: only packages signed by one of them are served."""
     shared_memory_dir: Path | None = None
     """Directory, such as a tmpfs, in which callers leave pixels. Empty: shared-memory images are refused."""
     max_message_bytes: int = Field(default=20 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024)
@@ -76,8 +76,8 @@ class Settings(ServiceSettings):
     @field_validator("trusted_keys_dir")
     @classmethod
     def _keys_can_be_read(cls, value: Path | None) -> Path | None:
-        if value and not read_trusted_keys(value):
-            raise ValueError("holds no *.pem file, so no package could be trusted; put the public keys there")
+        # None there yet is no wrong setting: on a new device packages are refused until the key has come.
+        read_trusted_keys(value)
         return value
 
     @model_validator(mode="after")

@@ -15,10 +15,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from running_server import HeardEvents, Running, free_port
 from tiny_models import GRAPHS, described, make_key, make_package
 
+from linewatch_inference.activation import Activation
 from linewatch_inference.admission import Admission
 from linewatch_inference.inspection import Inspection
 from linewatch_inference.metrics import Metrics
-from linewatch_inference.package import read_trusted_keys
 from linewatch_inference.repository import Repository, Source
 from linewatch_inference.server import Server
 from linewatch_inference.settings import Settings
@@ -59,15 +59,18 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Running]]:
         )
         events, registry = HeardEvents(), CollectorRegistry()
         metrics = Metrics(registry)
-        source = Source(settings.models_dir, read_trusted_keys(settings.trusted_keys_dir), settings.variant)
+        source = Source(settings.models_dir, settings.trusted_keys_dir, settings.variant)
         repository = Repository(source, events, metrics)
         admission = Admission(settings.workers, settings.queue_limit)
         server = Server(settings, Inspection(repository, admission, metrics, events))
         repository.on_change = lambda: server.set_serving(is_serving=repository.is_serving)
         server.start()
-        repository.open(settings.wanted_models)
+        activation = Activation(repository, settings.models_dir, tmp_path / "serving", settings.wanted_models)
+        activation.open()
         channel = grpc.insecure_channel(f"127.0.0.1:{port}")
-        started.append(Running(settings, repository, admission, server, events, registry, channel))
+        started.append(
+            Running(settings, repository, activation, admission, server, events, registry, channel)
+        )
         return started[-1]
 
     yield start

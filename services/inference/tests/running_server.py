@@ -10,6 +10,7 @@ import grpc
 from prometheus_client import CollectorRegistry
 
 from linewatch.v1 import inspector_pb2_grpc
+from linewatch_inference.activation import Activation
 from linewatch_inference.admission import Admission
 from linewatch_inference.repository import Repository
 from linewatch_inference.server import Server
@@ -34,6 +35,7 @@ class Running:
 
     settings: Settings
     repository: Repository
+    activation: Activation
     admission: Admission
     server: Server
     events: HeardEvents

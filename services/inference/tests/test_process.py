@@ -5,6 +5,7 @@ import datetime
 import ipaddress
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from nucleus_ipc import NucleusIpc
 from running_server import free_port, wait_until
 from tiny_models import described, encoded, make_package, picture, spots_graph
 
@@ -34,7 +36,9 @@ TIMEOUT_S = 20.0
 class Process:
     """`python -m linewatch_inference` with some settings."""
 
-    def __init__(self, root: Path, directory: Path, **settings: object) -> None:
+    def __init__(
+        self, root: Path, directory: Path, nucleus: NucleusIpc | None = None, **settings: object
+    ) -> None:
         self.port, self.metrics_port = free_port(), free_port()
         told = {
             "PORT": self.port, "METRICS_PORT": self.metrics_port, "MODELS_DIR": root / "models",
@@ -42,6 +46,7 @@ class Process:
         } | {name.upper(): value for name, value in settings.items()}  # fmt: skip
         inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         self.environment = inherited | {f"INFERENCE_{name}": str(value) for name, value in told.items()}
+        self.environment |= nucleus.environment("inference") if nucleus else {}
         self.log = directory / "inference.log"
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
@@ -195,6 +200,51 @@ def test_second_inference_on_the_same_state_is_refused(
     assert second.process.wait(TIMEOUT_S) == 2
     assert "INFERENCE_STATE_DIR: another inference holds" in second.log.read_text()
     assert first.process.poll() is None
+
+
+def test_on_an_empty_device_it_waits_and_serves_by_itself_once_key_and_model_are_there(
+    start: Callable[..., Process], released: Path, tmp_path: Path
+) -> None:
+    device = tmp_path / "device"
+    models = device / "models"
+    with NucleusIpc(tmp_path / "ipc.socket", tokens={"inference"}) as nucleus:
+        process = start(device, trusted_keys_dir=models / "trusted-keys", nucleus=nucleus)
+        process.wait_for("no_models")
+        process.wait_for("nucleus_connected")
+        assert process.healthcheck() == 1
+        assert nucleus.states == []
+
+        shutil.copytree(released / "trusted-key", models / "trusted-keys")
+        shutil.copytree(released / "models/spots", models / "spots")
+        (models / "spots/active").write_text("1.0.0\n")
+
+        nucleus.wait_for_state("inference", timeout_s=TIMEOUT_S)
+        assert process.healthcheck() == 0
+        outcome = Path(process.environment["INFERENCE_STATE_DIR"]) / "serving/spots"
+        wait_until(outcome.exists)
+        assert outcome.read_text().startswith("1.0.0 serving sha256:")
+        assert process.stop() == 0
+
+
+def test_an_update_waits_for_the_call_in_hand(
+    start: Callable[..., Process], own_copy: Path, tmp_path: Path
+) -> None:
+    make_package(own_copy, described("segmentation", "1.1.0"), spots_graph(slow=1500), own_copy / "key.pem")
+    with NucleusIpc(tmp_path / "ipc.socket", tokens={"inference"}) as nucleus:
+        process = start(own_copy, models="spots", nucleus=nucleus)
+        nucleus.wait_for_state("inference", timeout_s=TIMEOUT_S)
+        assert nucleus.ask_to_update("deployment-1") == {"inference": 0}
+        with grpc.insecure_channel(process.address) as channel:
+            request = messages.InspectRequest(
+                id="a", model_name="spots", encoded_image={"data": encoded(picture())}
+            )
+            answer = inspector_pb2_grpc.InspectorStub(channel).Inspect.future(request, timeout=TIMEOUT_S)
+            wait_until(lambda: "linewatch_inference_busy_workers 1.0" in process.metrics())
+
+            assert nucleus.ask_to_update("deployment-2") == {"inference": 1000}
+            assert answer.result().id == "a"
+        assert nucleus.update("deployment-2") < TIMEOUT_S
+        assert process.stop() == 0
 
 
 def test_mutual_tls_lets_only_known_callers_in(

@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Follows `<models_dir>/<name>/active`, a file whose one line names the version to serve, and says what came of it.
+
+A version goes into service beside the one before (repository); one that is refused changes nothing. The outcome is
+one line in `<outcomes_dir>/<name>`: `1.2.0 serving sha256:…` or `1.2.0 refused why`, or `- refused why` when the file
+names no version. Whoever activates a version writes the file anew and waits for the outcome to be written anew.
+
+What is served is never taken away because a file or a folder vanished: a disk that is not mounted must not stop a line.
+"""
+
+import logging
+import os
+import re
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from linewatch_inference.errors import InferenceRefused
+from linewatch_inference.package import find, is_version, version_key
+from linewatch_inference.repository import Repository
+
+log = logging.getLogger(__name__)
+
+ACTIVE = "active"
+LOOK_EVERY_S = 1.0
+LONGEST_REASON = 1000
+
+_NO_MODELS = frozenset({"trusted-keys"})
+"""Folders beside the models that are none."""
+_NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,63}$")
+_MAX_ACTIVE_BYTES = 64
+
+Stamp = tuple[int, ...]
+"""Changes when a file is written anew: time of change, inode, size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Active:
+    """What an active file says: a version, or the problem with it."""
+
+    stamp: Stamp
+    version: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """The last try of a name: the version by which active file (None: without one), from which files, and the reason
+    why it was refused.
+    """
+
+    version: str
+    stamp: Stamp | None
+    files: tuple[object, ...]
+    refused: str
+
+
+class Activation:
+    """Decides which versions the repository serves. One thread at a time."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        models_dir: Path,
+        outcomes_dir: Path,
+        configured: Sequence[tuple[str, str]],
+    ) -> None:
+        """`configured`: (name, version) pairs; a name with a version is pinned, and its active file is not looked at.
+        Without any, all models of the directory are followed, new ones too.
+        """
+        self._repository = repository
+        self._models_dir = models_dir
+        self._outcomes = Outcomes(outcomes_dir)
+        pinned = {name for name, version in configured if version}
+        self._pinned = [pair for pair in configured if pair[0] in pinned]
+        self._named = [name for name, _ in configured if name not in pinned] if configured else None
+        self._tried: dict[str, _Tried] = {}
+        self._loaded: dict[tuple[str, str], tuple[object, ...]] = {}
+        self._seen: dict[str, tuple[object, ...]] = {}
+        self._is_open = False
+        self._trouble = ""
+
+    def open(self) -> None:
+        """Loads what is to be served, then lets calls in."""
+        self.look()
+        self._is_open = True
+        self._configure(self._tried)
+        self._repository.open(self._pinned)
+        if not self._repository.configured:
+            log.error("no_models", extra={"models_dir": str(self._models_dir)})
+
+    def look(self) -> None:
+        """Follows what changed since the last look; returns when it is served or refused."""
+        try:
+            packages = find(self._models_dir)
+            names = self._names(packages)
+        except OSError as error:
+            if str(error) != self._trouble:
+                log.error("models_dir_unreadable", extra={"reason": f"{error}; let this user read it"})
+            self._trouble = str(error)
+            return
+        self._trouble = ""
+        for name in names:
+            self._follow(name, packages.get(name, {}))
+        if self._is_open:
+            self._configure(names)
+        self._outcomes.write()
+
+    def _names(self, packages: Mapping[str, object]) -> list[str]:
+        if self._named is not None:
+            return self._named
+        folders = [path.name for path in self._models_dir.iterdir()] if self._models_dir.is_dir() else []
+        return sorted(
+            name
+            for name in folders
+            if _NAME.match(name)
+            and name not in _NO_MODELS
+            and (name in packages or read_active(self._models_dir / name / ACTIVE))
+        )
+
+    def _configure(self, names: Sequence[str] | Mapping[str, object]) -> None:
+        self._repository.configured = (*self._pinned, *((name, "") for name in names))
+
+    def _follow(self, name: str, versions: Mapping[str, Path]) -> None:
+        active = read_active(self._models_dir / name / ACTIVE)
+        tried = self._tried.get(name)
+        if active is None and self._repository.version_of(name):
+            return
+        version = active.version if active else max(versions, key=version_key, default="")
+        stamp = active.stamp if active else None
+        if tried and (tried.version, tried.stamp) == (version, stamp) and not tried.refused:
+            return
+        files = files_of(versions.get(version))
+        if tried and (tried.version, tried.stamp) == (version, stamp):
+            if files == tried.files or not self._rests(name, files):
+                return
+        elif active is None and self._is_open and not self._rests(name, files):
+            return
+        refused = self._try(name, version, active, files)
+        self._tried[name] = _Tried(version, stamp, files, refused)
+        if refused and not self._repository.version_of(name):
+            self._fall_back(name, version)
+        if active:
+            self._outcomes.tell(name, self._outcome(name, active, refused), self._repository.version_of(name))
+            self._outcomes.write()
+
+    def _rests(self, name: str, files: tuple[object, ...]) -> bool:
+        """Whether a package looks as at the last look: one that is being copied is left alone."""
+        seen = self._seen.get(name)
+        self._seen[name] = files
+        return seen == files
+
+    def _try(self, name: str, version: str, active: Active | None, files: tuple[object, ...]) -> str:
+        """Puts the version into service unless it is. Returns why it was refused, or nothing."""
+        if active and active.problem:
+            self._repository.refuse(name, "", active.problem)
+            return active.problem
+        is_served = bool(version) and self._repository.version_of(name) == version
+        if is_served and self._loaded.get((name, version)) == files:
+            return ""
+        try:
+            self._repository.load(name, version)
+        except InferenceRefused as error:
+            return str(error)
+        self._loaded[name, version] = files
+        return ""
+
+    def _fall_back(self, name: str, refused: str) -> None:
+        """After a start: serves what served here before, rather than nothing."""
+        last = self._outcomes.last_served(name)
+        if not last or last == refused:
+            return
+        log.warning("model_fallback", extra={"model": name, "version": last, "instead_of": refused or "-"})
+        try:
+            self._repository.load(name, last)
+        except InferenceRefused:
+            return  # told by load
+
+    def _outcome(self, name: str, active: Active, refused: str) -> str:
+        if refused:
+            return f"{active.version or '-'} refused {' '.join(refused.split())[:LONGEST_REASON]}"
+        return f"{active.version} serving {self._repository.digest_of(name)}"
+
+
+class Outcomes:
+    """The lines in the outcomes' directory, and beside each the version that served last, as `<name>.last`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._unwritten: dict[str, str] = {}
+        self._trouble = ""
+
+    def tell(self, name: str, outcome: str, served: str) -> None:
+        """Queues a line for the next `write`; `served`: what serves now, "" for nothing."""
+        self._unwritten[name] = outcome
+        if served:
+            self._unwritten[f"{name}.last"] = served
+
+    def write(self) -> None:
+        """Writes what is queued, each file at once; what can't be written now stays queued."""
+        for name, line in list(self._unwritten.items()):
+            try:
+                self._directory.mkdir(parents=True, exist_ok=True)
+                _replace(self._directory / name, f"{line}\n")
+            except OSError as error:
+                if str(error) != self._trouble:
+                    reason = f"{error}; let this user write to INFERENCE_STATE_DIR"
+                    log.error("outcome_not_written", extra={"file": name, "reason": reason})
+                self._trouble = str(error)
+                return
+            del self._unwritten[name]
+            self._trouble = ""
+
+    def last_served(self, name: str) -> str:
+        """The version that served last on this device, "" when nobody knows."""
+        try:
+            version = (self._directory / f"{name}.last").read_text().strip()
+        except (OSError, ValueError):
+            return ""
+        return version if is_version(version) else ""
+
+
+def read_active(path: Path) -> Active | None:
+    """What an active file says; None when there is none."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        return Active((error.errno or 0,), problem=f"{path}: can't be read: {error.strerror}")
+    try:
+        info = os.fstat(descriptor)
+        stamp = (info.st_mtime_ns, info.st_ino, info.st_size)
+        if not stat.S_ISREG(info.st_mode):
+            return Active(stamp, problem=f"{path}: is no plain file")
+        data = os.read(descriptor, _MAX_ACTIVE_BYTES + 1)
+    finally:
+        os.close(descriptor)
+    text = data.decode("utf-8", "replace").strip()
+    if not is_version(text) or len(data) > _MAX_ACTIVE_BYTES:
+        return Active(stamp, problem=f"{path}: must hold one line, a version such as 1.2.0, not {text!r}")
+    return Active(stamp, text)
+
+
+def files_of(package: Path | None) -> tuple[object, ...]:
+    """What changes when a file of a package is written anew; nothing when there is no package."""
+    if package is None:
+        return ()
+    found: list[object] = []
+    try:
+        for folder in (package, package / "golden"):
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    info = entry.stat(follow_symlinks=False)
+                    found.append((folder.name, entry.name, info.st_size, info.st_mtime_ns, info.st_ino))
+    except OSError:
+        found.append("unreadable")
+    return tuple(sorted(found, key=str))
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.new")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,414 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which version is served: the active file's. Real packages, a real server; a model component's part is played here."""
+
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+import pytest
+from inspector_calls import image_request
+from running_server import Running, wait_until
+from tiny_models import described, encoded, make_package, picture, spots_graph
+
+from linewatch.v1 import inspector_pb2_grpc
+from linewatch_inference.activation import ACTIVE
+
+TIMEOUT_S = 20.0
+
+
+@pytest.fixture
+def two_versions(own_copy: Path) -> Path:
+    """The released directory with spots 1.1.0 beside 1.0.0."""
+    make_package(own_copy, described("segmentation", "1.1.0"), spots_graph(), own_copy / "key.pem")
+    return own_copy
+
+
+def activate(root: Path, content: str | bytes, name: str = "spots") -> None:
+    """What a model component's `run` does."""
+    data = content if isinstance(content, bytes) else f"{content}\n".encode()
+    new = root / "models" / name / ".active.new"
+    new.write_bytes(data)
+    new.replace(new.with_name(ACTIVE))
+
+
+def outcome(tmp_path: Path, name: str = "spots") -> str:
+    """What inference said, and takes it away."""
+    path = tmp_path / "serving" / name
+    text = path.read_text()
+    path.unlink()
+    assert text.endswith("\n")
+    assert text.count("\n") == 1
+    return text.rstrip("\n")
+
+
+def served(running: Running, name: str = "spots") -> str:
+    """The version that judges a part now."""
+    answer = running.inspector.Inspect(image_request(encoded(picture()), name), timeout=TIMEOUT_S)
+    return answer.verdict.model.version
+
+
+def digest(running: Running) -> str:
+    return running.repository.digest_of("spots")
+
+
+def loads(running: Running) -> int:
+    return [event[:2] for event in running.events.heard].count(("ModelLoadSuccess", "spots"))
+
+
+# --- at the start ----------------------------------------------------------------------------------------------------
+
+
+def test_at_the_start_the_active_file_decides_and_without_one_the_newest_is_served(
+    serve: Callable[..., Running], two_versions: Path, tmp_path: Path
+) -> None:
+    assert served(serve(two_versions)) == "1.1.0"
+    assert not (tmp_path / "serving").exists(), "nobody waits for an outcome"
+
+    activate(two_versions, "1.0.0")
+    running = serve(two_versions)
+
+    assert served(running) == "1.0.0"
+    assert outcome(tmp_path) == f"1.0.0 serving {digest(running)}"
+    assert digest(running).startswith("sha256:")
+    assert running.repository.is_complete
+
+
+def test_a_pinned_version_is_served_whatever_the_active_file_says(
+    serve: Callable[..., Running], two_versions: Path, tmp_path: Path
+) -> None:
+    activate(two_versions, "1.0.0")
+
+    running = serve(two_versions, models="spots:1.1.0,wear")
+    running.activation.look()
+
+    assert served(running) == "1.1.0"
+    assert not (tmp_path / "serving").exists()
+    assert {entry.name for entry in running.repository.index() if entry.model} == {"spots", "wear"}
+
+
+def test_after_a_refused_activation_a_restart_serves_what_served_before(
+    serve: Callable[..., Running], two_versions: Path, tmp_path: Path
+) -> None:
+    activate(two_versions, "1.0.0")
+    serve(two_versions)
+    (two_versions / "models/spots/1.1.0/card.md").write_text("changed")
+    activate(two_versions, "1.1.0")
+
+    running = serve(two_versions)
+
+    assert served(running) == "1.0.0"
+    assert outcome(tmp_path).startswith("1.1.0 refused card.md: ")
+
+
+def test_a_refused_version_is_not_replaced_by_one_that_never_served_here(
+    serve: Callable[..., Running], two_versions: Path, tmp_path: Path
+) -> None:
+    (two_versions / "models/spots/1.0.0/card.md").write_text("changed")
+    activate(two_versions, "1.0.0")
+
+    running = serve(two_versions)
+
+    with pytest.raises(grpc.RpcError) as caught:
+        served(running)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    assert "was refused" in caught.value.details()
+    assert not running.repository.is_complete
+    assert outcome(tmp_path).startswith("1.0.0 refused card.md")
+
+
+# --- at work ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_changed_active_file_swaps_the_model_there_and_back(
+    serve: Callable[..., Running], two_versions: Path, tmp_path: Path
+) -> None:
+    activate(two_versions, "1.0.0")
+    running = serve(two_versions)
+    first = digest(running)
+
+    for version in ("1.1.0", "1.0.0"):
+        activate(two_versions, version)
+        running.activation.look()
+
+        assert served(running) == version
+        assert outcome(tmp_path) == f"{version} serving {digest(running)}"
+        assert [entry.version for entry in running.repository.index() if entry.name == "spots" and entry.model] == [
+            version
+        ]  # fmt: skip
+    assert digest(running) == first
+
+
+def test_a_refused_version_leaves_the_old_one_in_service_and_says_why_in_one_line(
+    serve: Callable[..., Running], two_versions: Path, tmp_path: Path
+) -> None:
+    activate(two_versions, "1.0.0")
+    running = serve(two_versions)
+    (two_versions / "models/spots/1.1.0/card.md").write_text("changed")
+
+    activate(two_versions, "1.1.0")
+    running.activation.look()
+
+    assert served(running) == "1.0.0"
+    assert outcome(tmp_path) == (
+        "1.1.0 refused card.md: its sha256 is not the one in metadata.json; copy the package again"
+    )
+    assert running.repository.is_complete, "the model is served, if not by the version that was asked for"
+
+
+def test_a_version_that_is_not_there_is_refused(
+    serve: Callable[..., Running], own_copy: Path, tmp_path: Path
+) -> None:
+    running = serve(own_copy)
+    activate(own_copy, "9.9.9")
+
+    running.activation.look()
+
+    assert outcome(tmp_path) == "9.9.9 refused spots: no version 9.9.9; there are 1.0.0"
+    assert served(running) == "1.0.0"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"latest\n", b"1.1\n", b"1.0.0\n1.1.0\n", b"\xff\xfe\x00", b"1.1.0" + b" " * 1000, b"../1.1.0\n",
+     "١.١.٠\n".encode()],
+    ids=["empty", "word", "two numbers", "two lines", "no text", "long", "path", "other digits"],
+)  # fmt: skip
+def test_an_active_file_without_a_version_is_told_and_changes_nothing(
+    serve: Callable[..., Running], two_versions: Path, tmp_path: Path, content: bytes
+) -> None:
+    activate(two_versions, "1.0.0")
+    running = serve(two_versions)
+    activate(two_versions, content)
+
+    running.activation.look()
+    running.activation.look()
+
+    assert served(running) == "1.0.0"
+    assert outcome(tmp_path).startswith(f"- refused {two_versions}/models/spots/active: must hold one line")
+    refusals = [event for event in running.events.heard if event[:2] == ("ModelLoadError", "spots")]
+    assert len(refusals) == 1, "told once"
+
+    activate(two_versions, "1.1.0")
+    running.activation.look()
+    assert served(running) == "1.1.0"
+    assert ("spots", "") not in {(entry.name, entry.version) for entry in running.repository.index()}
+
+
+@pytest.mark.parametrize("kind", ["directory", "link", "pipe"])
+def test_an_active_file_that_is_no_plain_file_is_told_and_changes_nothing(
+    serve: Callable[..., Running], two_versions: Path, tmp_path: Path, kind: str
+) -> None:
+    running = serve(two_versions)
+    path = two_versions / "models/spots/active"
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "link":
+        path.symlink_to(two_versions / "key.pem")
+    else:
+        os.mkfifo(path)
+
+    running.activation.look()
+
+    assert outcome(tmp_path).startswith(f"- refused {path}: ")
+    assert served(running) == "1.1.0"
+
+
+def test_the_same_version_written_anew_is_answered_anew_and_loaded_only_if_its_package_changed(
+    serve: Callable[..., Running], two_versions: Path, tmp_path: Path
+) -> None:
+    activate(two_versions, "1.1.0")
+    running = serve(two_versions)
+    outcome(tmp_path)
+    assert loads(running) == 1
+
+    running.activation.look()
+    assert not (tmp_path / "serving/spots").exists(), "nobody asked"
+    activate(two_versions, "1.1.0")
+    running.activation.look()
+    assert outcome(tmp_path).startswith("1.1.0 serving sha256:")
+    assert loads(running) == 1
+
+    before = digest(running)
+    shutil.rmtree(two_versions / "models/spots/1.1.0")
+    changed = described("segmentation", "1.1.0", attribution="made anew")
+    make_package(two_versions, changed, spots_graph(), two_versions / "key.pem")
+    running.activation.look()
+    assert loads(running) == 1, "nobody asked"
+    activate(two_versions, "1.1.0")
+    running.activation.look()
+    assert loads(running) == 2
+    assert outcome(tmp_path) == f"1.1.0 serving {digest(running)}"
+    assert digest(running) != before
+
+
+def test_a_refused_version_is_tried_again_when_asked_and_when_its_mended_package_rests(
+    serve: Callable[..., Running], two_versions: Path, tmp_path: Path
+) -> None:
+    running = serve(two_versions, models="spots")
+    package, whole = two_versions / "models/spots/1.0.0", tmp_path / "whole"
+    shutil.copytree(package, whole)
+    (package / "card.md").write_text("changed")
+    activate(two_versions, "1.0.0")
+    running.activation.look()
+    assert "refused" in outcome(tmp_path)
+    running.activation.look()
+    assert not (tmp_path / "serving/spots").exists()
+    activate(two_versions, "1.0.0")
+    running.activation.look()
+    assert "refused" in outcome(tmp_path), "asked again, answered again"
+
+    shutil.copy(whole / "card.md", package / "card.md")
+    running.activation.look()
+    assert not (tmp_path / "serving/spots").exists(), "it may still be copied"
+    running.activation.look()
+
+    assert outcome(tmp_path).startswith("1.0.0 serving ")
+    assert served(running) == "1.0.0"
+
+
+def test_what_is_served_stays_when_the_file_or_the_folder_vanishes(
+    serve: Callable[..., Running], two_versions: Path, tmp_path: Path
+) -> None:
+    activate(two_versions, "1.0.0")
+    running = serve(two_versions)
+    (two_versions / "models/spots/active").unlink()
+    running.activation.look()
+    assert served(running) == "1.0.0", "and not the newest"
+
+    shutil.rmtree(two_versions / "models/spots")
+    running.activation.look()
+    assert served(running) == "1.0.0"
+
+    shutil.rmtree(two_versions / "models")
+    running.activation.look()
+    assert served(running) == "1.0.0"
+
+
+def test_a_new_model_is_served_once_its_files_rest_or_at_once_by_its_active_file(
+    serve: Callable[..., Running], released: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "device"
+    (root / "models").mkdir(parents=True)
+    shutil.copytree(released / "trusted-key", root / "models/trusted-keys")
+    (root / "models/lost+found").mkdir(mode=0)
+    running = serve(root, trusted_keys_dir=root / "models/trusted-keys")
+    assert not running.repository.is_serving
+
+    shutil.copytree(released / "models/wear", root / "models/wear")
+    running.activation.look()
+    assert not running.repository.is_serving, "it may still be copied"
+    running.activation.look()
+    assert running.repository.version_of("wear") == "1.0.0"
+
+    shutil.copytree(released / "models/spots", root / "models/spots")
+    activate(root, "1.0.0")
+    running.activation.look()
+    assert served(running) == "1.0.0"
+    assert outcome(tmp_path) == f"1.0.0 serving {digest(running)}"
+    assert [entry.name for entry in running.repository.index()] == ["spots", "wear"]
+    assert running.repository.is_complete
+
+
+def test_models_that_the_settings_do_not_name_are_left_alone(
+    serve: Callable[..., Running], own_copy: Path, tmp_path: Path
+) -> None:
+    running = serve(own_copy, models="wear")
+
+    activate(own_copy, "1.0.0")
+    running.activation.look()
+
+    assert running.repository.version_of("spots") == ""
+    assert not (tmp_path / "serving").exists()
+
+
+def test_a_key_that_comes_later_lets_its_packages_in_without_a_restart(
+    serve: Callable[..., Running], own_copy: Path, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys"
+    activate(own_copy, "1.0.0")
+    running = serve(own_copy, trusted_keys_dir=keys)
+    assert not running.repository.is_serving
+    assert outcome(tmp_path).startswith(
+        f"1.0.0 refused INFERENCE_TRUSTED_KEYS_DIR: {keys} holds no *.pem file"
+    )
+
+    shutil.copytree(own_copy / "trusted-key", keys)
+    activate(own_copy, "1.0.0")
+    running.activation.look()
+
+    assert served(running) == "1.0.0"
+    assert outcome(tmp_path).startswith("1.0.0 serving ")
+
+
+def test_a_key_that_is_none_refuses_the_next_package_and_is_named(
+    serve: Callable[..., Running], two_versions: Path, tmp_path: Path
+) -> None:
+    activate(two_versions, "1.0.0")
+    running = serve(two_versions)
+    (two_versions / "trusted-key/other.pem").write_text("no key")
+
+    activate(two_versions, "1.1.0")
+    running.activation.look()
+
+    assert outcome(tmp_path) == (
+        "1.1.0 refused INFERENCE_TRUSTED_KEYS_DIR: other.pem is no public key in PEM form"
+    )
+    assert served(running) == "1.0.0"
+
+
+def test_outcome_that_can_not_be_written_is_told_and_written_later(
+    serve: Callable[..., Running], two_versions: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "serving").write_text("in the way")
+    activate(two_versions, "1.0.0")
+    running = serve(two_versions)
+    running.activation.look()
+    assert served(running) == "1.0.0"
+    told = [record for record in caplog.records if record.message == "outcome_not_written"]
+    assert len(told) == 1
+    assert "INFERENCE_STATE_DIR" in told[0].reason
+
+    (tmp_path / "serving").unlink()
+    running.activation.look()
+
+    assert outcome(tmp_path).startswith("1.0.0 serving ")
+
+
+def test_no_call_fails_while_versions_are_swapped_many_times(
+    serve: Callable[..., Running], two_versions: Path
+) -> None:
+    activate(two_versions, "1.0.0")
+    running = serve(two_versions, workers=2, queue_limit=64)
+    done, seen, failed = threading.Event(), [], []
+    part = image_request(encoded(picture()))
+
+    def call() -> None:
+        with grpc.insecure_channel(f"127.0.0.1:{running.settings.port}") as channel:
+            stub = inspector_pb2_grpc.InspectorStub(channel)
+            while not done.is_set():
+                try:
+                    seen.append(stub.Inspect(part, timeout=TIMEOUT_S).verdict.model.version)
+                except grpc.RpcError as error:
+                    failed.append((error.code(), error.details()))
+                    return
+
+    callers = [threading.Thread(target=call) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for turn in range(30):
+        before = len(seen)
+        activate(two_versions, ("1.1.0", "1.0.0")[turn % 2])
+        running.activation.look()
+        with running.repository.model("spots") as model:
+            assert model.reference.version == ("1.1.0", "1.0.0")[turn % 2]
+        wait_until(lambda before=before: len(seen) > before or failed)  # calls go on between two swaps
+    done.set()
+    for caller in callers:
+        caller.join()
+
+    assert failed == []
+    assert set(seen) == {"1.0.0", "1.1.0"}
+    assert loads(running) == 31
