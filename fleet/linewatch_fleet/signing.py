@@ -101,7 +101,8 @@ def read_public_key(path: Path) -> EllipticCurvePublicKey:
 
 def sign(content: bytes, key: EllipticCurvePrivateKey) -> bytes:
     """The signature file's content."""
-    return base64.b64encode(key.sign(content, ECDSA(SHA256()))) + b"\n"
+    # Deterministic (RFC 6979): the same content and key give the same bytes, as everything in a release does.
+    return base64.b64encode(key.sign(content, ECDSA(SHA256(), deterministic_signing=True))) + b"\n"
 
 
 def signer(content: bytes, signature: bytes, keys: Iterable[Path]) -> Path | None:

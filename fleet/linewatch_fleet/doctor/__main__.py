@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python3 doctor.pyz`: the doctor on a device that has nothing but Python. `linewatch doctor` is the same."""
 
+from __future__ import annotations
+
 import argparse
 import json
 import sys

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a check found: good, worth a look, or broken; and always what to do about it."""
 
+from __future__ import annotations
+
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The machine itself: Docker, the nucleus, disk, memory, clock, ports."""
 
+from __future__ import annotations
+
 import grp
 import json
 import os

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What Linewatch itself needs on this device: certificates, registry, cloud, cameras, provider, models, containers."""
 
+from __future__ import annotations
+
 import http.client
 import json
 import os

@@ -5,6 +5,8 @@ Guarantee: no file below secrets/ or uplink/ is read, and every text passes `red
 Proved by: fleet/tests/test_doctor.py.
 """
 
+from __future__ import annotations
+
 import io
 import json
 import os
