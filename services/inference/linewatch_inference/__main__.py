@@ -67,8 +67,8 @@ def _open_spool(settings: Settings) -> SpoolWorker:
 async def _serve(settings: Settings, worker: SpoolWorker | None) -> None:
     repository_of: list[Repository] = []
     with stop_on_signals() as stop:
-        async with _engine_events(settings, worker, repository_of, stop) as events:
-            metrics = Metrics()
+        metrics = Metrics()
+        async with _engine_events(settings, worker, repository_of, metrics, stop) as events:
             repository = Repository(_source(settings), events, metrics)
             repository_of.append(repository)
             admission = Admission(settings.workers, settings.queue_limit)
@@ -133,8 +133,9 @@ def _listen(settings: Settings, inspection: Inspection) -> Server:
 
 @asynccontextmanager
 async def _engine_events(
-    settings: Settings, worker: SpoolWorker | None, repository_of: list[Repository], stop: asyncio.Event
-) -> AsyncIterator[EngineEvents]:
+    settings: Settings, worker: SpoolWorker | None, repository_of: list[Repository], metrics: Metrics,
+    stop: asyncio.Event,
+) -> AsyncIterator[EngineEvents]:  # fmt: skip
     """Events and status to the broker for the length of the block; to the log alone without a broker."""
     if worker is None:
         yield LoggedEvents()
@@ -143,6 +144,7 @@ async def _engine_events(
     epoch = await worker.run(worker.spool.next_epoch)
     will = Will(place.topic("status"), json.dumps({"state": "offline"}).encode())
     connection = Connection(_endpoint(settings), Subscriptions(topics=[place.topic("committed")]), will)
+    metrics.watch_broker(connection.connected.is_set)
     publisher = Publisher(worker, connection)
     status = Status(connection, place, lambda: repository_of[0].index() if repository_of else [])
     connecting = asyncio.create_task(connection.run(), name="connection")

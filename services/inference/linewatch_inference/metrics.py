@@ -15,6 +15,7 @@ class Metrics:
     """The service's metrics, in one registry."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        self._registry = registry
         self._requests = Counter(
             f"{_PREFIX}requests", "Parts and tensors asked for, by outcome: a result, ok for tensors, or a reason",
             ["model", "version", "outcome"], registry=registry,
@@ -64,6 +65,11 @@ class Metrics:
     def model_out_of_service(self, model: Reference) -> None:
         """A model was unloaded or replaced."""
         self._models.remove(*_info(model))
+
+    def watch_broker(self, connected: Callable[[], bool]) -> None:
+        """Reads whether the broker is reached whenever it is asked for. Not called where there is to be none."""
+        broker = Gauge(f"{_PREFIX}broker_connected", "1 while the broker is reached", registry=self._registry)
+        broker.set_function(lambda: float(connected()))
 
     def watch(self, waiting: Callable[[], int], busy: Callable[[], int], serving: Callable[[], bool]) -> None:
         """Reads the queue's length, the busy workers and whether it serves whenever it is asked for."""

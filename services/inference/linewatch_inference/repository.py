@@ -114,9 +114,7 @@ class Repository:
             try:
                 model = self._open(name, version)
             except InferenceRefused as error:
-                if isinstance(error, PackageRefused):  # not for names that a caller made up
-                    self._metrics.model_refused(name)
-                self.refuse(name, version, str(error))
+                self.refuse(name, version, str(error), is_there=not isinstance(error, ModelNotFound))
                 raise
             finally:
                 self._mark(name, version, loading=False)
@@ -132,8 +130,13 @@ class Repository:
         self.on_change()
         return reference
 
-    def refuse(self, name: str, version: str, reason: str) -> None:
-        """Tells the log, the index and the cloud why a version is not served; version "" when none was named."""
+    def refuse(self, name: str, version: str, reason: str, *, is_there: bool = True) -> None:
+        """Tells the log, the index and the cloud why a version is not served; version "" when none was named.
+
+        `is_there`: also the metrics; not for names that a caller made up, which would be ever more.
+        """
+        if is_there:
+            self._metrics.model_refused(name)
         self._refused[name, version] = reason
         log.error("model_refused", extra={"model": name, "version": version, "reason": reason})
         self._events.publish("ModelLoadError", Reference(name, version, "", "", ""), reason)

@@ -244,6 +244,18 @@ def test_refused_update_leaves_the_old_model_in_service(
         (entry.name, entry.version): entry.reason for entry in running.repository.index() if entry.reason
     }
     assert "card.md" in " ".join(reasons.values())
+    assert refused_metric(running, "spots") == 1
+
+    with pytest.raises(ModelNotFound):
+        running.repository.load("made-up")
+    assert refused_metric(running, "made-up") is None
+
+    running.repository.load("spots", "1.0.0")
+    assert refused_metric(running, "spots") == 0
+
+
+def refused_metric(running: Running, model: str) -> float | None:
+    return running.registry.get_sample_value("linewatch_inference_model_refused", {"model": model})
 
 
 def test_int8_runs_where_the_package_has_it(serve: Callable[..., Running], own_copy: Path) -> None:
