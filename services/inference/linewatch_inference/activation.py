@@ -141,6 +141,7 @@ class Activation:
         self._tried[name] = _Tried(version, stamp, files, refused)
         if refused and not self._repository.version_of(name):
             self._fall_back(name, version)
+        self._repository.show_refused(name, is_refused=bool(refused))
         if active:
             self._outcomes.tell(name, self._outcome(name, active, refused), self._repository.version_of(name))
             self._outcomes.write()

@@ -141,6 +141,16 @@ class Repository:
         log.error("model_refused", extra={"model": name, "version": version, "reason": reason})
         self._events.publish("ModelLoadError", Reference(name, version, "", "", ""), reason)
 
+    def show_refused(self, name: str, *, is_refused: bool) -> None:
+        """Sets the metric of a name after the last word on the version that was asked for: another may serve by now."""
+        if is_refused:
+            self._metrics.model_refused(name)
+            return
+        with self._changed:
+            served = self._served.get(name, {}).get(self._active.get(name, ""))
+        if served:
+            self._metrics.model_in_service(served.model.reference)
+
     def unload(self, name: str, version: str = "") -> None:
         """Takes a model out of service and returns when its calls have ended; without a version all of that name.
 

@@ -50,6 +50,11 @@ def served(running: Running, name: str = "spots") -> str:
     return answer.verdict.model.version
 
 
+def is_refused(running: Running) -> bool:
+    """The metric that an alert watches."""
+    return running.registry.get_sample_value("linewatch_inference_model_refused", {"model": "spots"}) == 1.0
+
+
 def digest(running: Running) -> str:
     return running.repository.digest_of("spots")
 
@@ -101,6 +106,7 @@ def test_after_a_refused_activation_a_restart_serves_what_served_before(
 
     assert served(running) == "1.0.0"
     assert outcome(tmp_path).startswith("1.1.0 refused card.md: ")
+    assert is_refused(running), "what was asked for is not served"
 
 
 def test_a_refused_version_is_not_replaced_by_one_that_never_served_here(
@@ -156,6 +162,13 @@ def test_a_refused_version_leaves_the_old_one_in_service_and_says_why_in_one_lin
         "1.1.0 refused card.md: its sha256 is not the one in metadata.json; copy the package again"
     )
     assert running.repository.is_complete, "the model is served, if not by the version that was asked for"
+    assert is_refused(running)
+
+    activate(two_versions, "1.0.0")
+    running.activation.look()
+    assert outcome(tmp_path) == f"1.0.0 serving {digest(running)}"
+    assert loads(running) == 1, "it was never out of service"
+    assert not is_refused(running)
 
 
 def test_a_version_that_is_not_there_is_refused(
@@ -190,6 +203,7 @@ def test_an_active_file_without_a_version_is_told_and_changes_nothing(
     assert outcome(tmp_path).startswith(f"- refused {two_versions}/models/spots/active: must hold one line")
     refusals = [event for event in running.events.heard if event[:2] == ("ModelLoadError", "spots")]
     assert len(refusals) == 1, "told once"
+    assert is_refused(running)
 
     activate(two_versions, "1.1.0")
     running.activation.look()
