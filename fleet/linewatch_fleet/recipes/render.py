@@ -25,7 +25,7 @@ ARCHITECTURES: dict[str, Platform] = {"amd64": "linux/amd64", "aarch64": "linux/
 
 PRIVATE_ECR = re.compile(r"^\d{12}\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com(\.cn)?(/|$)")
 
-_PLACEHOLDER = re.compile(r"@([A-Za-z-]+)@")
+_PLACEHOLDER = re.compile(r"@([A-Z_-]+)@")
 
 ECR_DEPENDENCIES = {
     # An empty component that only has to be there; a restart of it would take ours along if it were HARD.
@@ -240,13 +240,13 @@ def _script(names: Iterable[str]) -> str:
 
 
 def _filled(template: Any, texts: Mapping[str, str]) -> Any:
-    """The template with every @NAME@ replaced that has a text."""
+    """The template with every @NAME@ replaced. KeyError: a template names something that nobody fills in."""
     if isinstance(template, dict):
         return {key: _filled(value, texts) for key, value in template.items()}
     if isinstance(template, list):
         return [_filled(value, texts) for value in template]
     if isinstance(template, str):
-        return _PLACEHOLDER.sub(lambda found: texts.get(found[1], found[0]), template)
+        return _PLACEHOLDER.sub(lambda found: texts[found[1]], template)
     return template
 
 
