@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is there once for an environment: the bucket for the code, and the stack of cloud/template.yaml."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import lambda_package
+
+from linewatch_fleet.aws import Account
+from linewatch_fleet.config import Environment
+from linewatch_fleet.errors import BadInput, CommandFailed
+from linewatch_fleet.output import say
+from linewatch_fleet.plan import Plan
+from linewatch_fleet.provisioning.code_bucket import code_bucket, plan_code
+from linewatch_fleet.provisioning.marks import ROOT, tags
+from linewatch_fleet.provisioning.stack import Proposal, Stack
+
+TEMPLATE = ROOT / "cloud" / "template.yaml"
+# Its creation failed: CloudFormation lets it only be deleted.
+_STILLBORN = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED")
+_ECR = re.compile(r"^(\d{12})\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com")
+_OWN = ("CodeBucket", "CodeKey", "LayerKey", "Environment", "ThingGroup")
+
+
+@dataclass(slots=True)
+class AccountPlan:
+    """What would be done, and the change set that waits for it."""
+
+    plan: Plan = field(default_factory=Plan)
+    proposal: Proposal | None = None
+
+
+def parameters_of(environment: Environment) -> dict[str, str]:
+    """The template's parameters that follow from the environment, with those of fleet.yaml. Raises BadInput."""
+    given = environment.parameters
+    for name in _OWN:
+        if name in given:
+            raise BadInput(
+                f"environments: {environment.name}: parameters: {name} is set by provision; leave it out"
+            )
+    if "ErpBaseUrl" not in given:
+        raise BadInput(
+            f"environments: {environment.name}: parameters: ErpBaseUrl is missing: the address of the ERP's API, without "
+            "a slash at its end"
+        )
+    registry = _ECR.match(environment.registry_host)
+    return {
+        "Site": environment.site,
+        "RegistryAccount": registry[1] if registry else environment.account,
+        "RegistryRegion": registry[2] if registry else environment.region,
+        "RepositoryPrefix": environment.repository_prefix,
+        **given,
+        "Environment": environment.name,
+        "ThingGroup": environment.group,
+    }
+
+
+def packages_of(
+    environment: Environment, layer: Path | None
+) -> tuple[str, str, dict[str, Callable[[], Path]]]:
+    """Object names of code and layer, and how each is built where it is not there yet."""
+    code = lambda_package.code_zip()
+    architecture = environment.parameters.get("Architecture", "x86_64")
+    if architecture not in lambda_package.WHEEL_PLATFORMS:
+        raise BadInput(f"environments: {environment.name}: parameters: Architecture: x86_64 or arm64")
+
+    def build_layer() -> Path:
+        try:
+            return layer or lambda_package.runtime_layer_zip(architecture)
+        except lambda_package.PackageError as error:
+            raise CommandFailed(
+                f"{error}; on a machine without an index give a layer that another one built: --layer FILE"
+            ) from error
+
+    layer_key = (layer or lambda_package.runtime_layer(architecture)).name
+    return code.name, layer_key, {code.name: lambda: code, layer_key: build_layer}
+
+
+def plan_account(account: Account, layer: Path | None, *, protect: bool, dry_run: bool) -> AccountPlan:
+    """Compares the account with the template. What CloudFormation would change is asked from it, by a change set.
+
+    Raises BadInput, GateRefused, CommandFailed; Overtaken where somebody changes the stack at the same time.
+    """
+    environment = account.environment
+    parameters = parameters_of(environment)
+    code_key, layer_key, packages = packages_of(environment, layer)
+    stack = Stack(account, environment.stack)
+    bucket = code_bucket(account)
+    made = AccountPlan()
+    plan_code(bucket, made.plan, packages)
+    found = stack.settled(_waits(stack.name))
+    if found and found["StackStatus"] in _STILLBORN:
+        made.plan.add("delete", f"stack {stack.name}", "its creation failed")
+        if dry_run:
+            made.plan.add("create", f"stack {stack.name}", "from cloud/template.yaml")
+            return made
+        say(f"stack {stack.name} could not be created last time; deleting what is left of it")
+        stack.delete()
+        found = None
+    wanted = {**parameters, "CodeBucket": bucket.name, "CodeKey": code_key, "LayerKey": layer_key}
+    made.proposal = stack.propose(TEMPLATE.read_text(encoding="utf-8"), wanted, tags(environment.name))
+    if made.proposal is None:
+        made.plan.add("keep", f"stack {stack.name}")
+    else:
+        proposal = made.proposal
+        made.plan.add(
+            "create" if proposal.is_new else "update",
+            f"stack {stack.name}",
+            f"{len(proposal.changes)} resources",
+            lambda: stack.execute(proposal, _counts(stack.name, len(proposal.changes))),
+        )
+        for change in proposal.changes:
+            made.plan.add(change.action, f"  {change.what}", "replaced" if change.is_replaced else "")
+    if protect != bool(found and found.get("EnableTerminationProtection")):
+        made.plan.add(
+            "update",
+            f"stack {stack.name}",
+            f"termination protection {'on' if protect else 'off'}",
+            lambda: stack.protect(on=protect),
+        )
+    return made
+
+
+def withdraw(account: Account, made: AccountPlan) -> None:
+    """Removes the change set of a plan that is not carried out."""
+    if made.proposal is not None:
+        Stack(account, account.environment.stack).withdraw(made.proposal)
+
+
+def _waits(name: str) -> Callable[[int, str], None]:
+    return lambda _, latest: say(f"stack {name} is being changed by somebody else, waiting: {latest}")
+
+
+def _counts(name: str, total: int) -> Callable[[int, str], None]:
+    """Says how far CloudFormation is, once for each number."""
+    told = [0]
+
+    def tell(done: int, latest: str) -> None:
+        if done > told[0]:
+            told[0] = done
+            say(f"stack {name}: {done} of {total} resources, {latest}")
+
+    return tell
