@@ -30,9 +30,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     for row in rows:
         shown.add_row(*("" if cell is None else escape(str(cell)) for cell in row))
     # Wide rather than folded when nobody looks at a terminal: a digest must stay on its line.
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=400)
+        console = Console(highlight=False, emoji=False, width=400)
     console.print(shown, crop=False)
 
 
