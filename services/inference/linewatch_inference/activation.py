@@ -9,50 +9,41 @@ What is served is never taken away because a file or a folder vanished: a disk t
 """
 
 import logging
-import os
 import re
-import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from linewatch_inference.active_file import ACTIVE, Active, Files, Stamp, files_of, read_active
 from linewatch_inference.errors import InferenceRefused
-from linewatch_inference.package import find, is_version, version_key
+from linewatch_inference.outcomes import Outcomes
+from linewatch_inference.package import find, version_key
 from linewatch_inference.repository import Repository
 
 log = logging.getLogger(__name__)
 
-ACTIVE = "active"
 LOOK_EVERY_S = 1.0
 LONGEST_REASON = 1000
 
 _NO_MODELS = frozenset({"trusted-keys"})
 """Folders beside the models that are none."""
 _NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,63}$")
-_MAX_ACTIVE_BYTES = 64
-
-Stamp = tuple[int, ...]
-"""Changes when a file is written anew: time of change, inode, size."""
 
 
 @dataclass(frozen=True, slots=True)
-class Active:
-    """What an active file says: a version, or the problem with it."""
+class _Asked:
+    """A version, and by which active file: another stamp asks anew. None: without one."""
 
-    stamp: Stamp
-    version: str = ""
-    problem: str = ""
+    version: str
+    stamp: Stamp | None
 
 
 @dataclass(frozen=True, slots=True)
 class _Tried:
-    """The last try of a name: the version by which active file (None: without one), from which files, and the reason
-    why it was refused.
-    """
+    """The last try of a name: what was asked, from which files, and why it was refused, if it was."""
 
-    version: str
-    stamp: Stamp | None
-    files: tuple[object, ...]
+    asked: _Asked
+    files: Files
     refused: str
 
 
@@ -76,8 +67,8 @@ class Activation:
         self._pinned = [pair for pair in configured if pair[0] in pinned]
         self._named = [name for name, _ in configured if name not in pinned] if configured else None
         self._tried: dict[str, _Tried] = {}
-        self._loaded: dict[tuple[str, str], tuple[object, ...]] = {}
-        self._seen: dict[str, tuple[object, ...]] = {}
+        self._loaded: dict[tuple[str, str], Files] = {}
+        self._seen: dict[str, Files] = {}
         self._is_open = False
         self._trouble = ""
 
@@ -124,21 +115,15 @@ class Activation:
 
     def _follow(self, name: str, versions: Mapping[str, Path]) -> None:
         active = read_active(self._models_dir / name / ACTIVE)
-        tried = self._tried.get(name)
         if active is None and self._repository.version_of(name):
             return
         version = active.version if active else max(versions, key=version_key, default="")
-        stamp = active.stamp if active else None
-        if tried and (tried.version, tried.stamp) == (version, stamp) and not tried.refused:
-            return
+        asked = _Asked(version, active.stamp if active else None)
         files = files_of(versions.get(version))
-        if tried and (tried.version, tried.stamp) == (version, stamp):
-            if files == tried.files or not self._rests(name, files):
-                return
-        elif active is None and self._is_open and not self._rests(name, files):
+        if not self._is_due(name, asked, files):
             return
         refused = self._try(name, version, active, files)
-        self._tried[name] = _Tried(version, stamp, files, refused)
+        self._tried[name] = _Tried(asked, files, refused)
         if refused and not self._repository.version_of(name):
             self._fall_back(name, version)
         self._repository.show_refused(name, is_refused=bool(refused))
@@ -146,13 +131,20 @@ class Activation:
             self._outcomes.tell(name, self._outcome(name, active, refused), self._repository.version_of(name))
             self._outcomes.write()
 
-    def _rests(self, name: str, files: tuple[object, ...]) -> bool:
+    def _is_due(self, name: str, asked: _Asked, files: Files) -> bool:
+        """Whether it is asked anew, or was refused and its files have changed and rest."""
+        tried = self._tried.get(name)
+        if tried and tried.asked == asked:
+            return bool(tried.refused) and files != tried.files and self._rests(name, files)
+        return asked.stamp is not None or not self._is_open or self._rests(name, files)
+
+    def _rests(self, name: str, files: Files) -> bool:
         """Whether a package looks as at the last look: one that is being copied is left alone."""
         seen = self._seen.get(name)
         self._seen[name] = files
         return seen == files
 
-    def _try(self, name: str, version: str, active: Active | None, files: tuple[object, ...]) -> str:
+    def _try(self, name: str, version: str, active: Active | None, files: Files) -> str:
         """Puts the version into service unless it is. Returns why it was refused, or nothing."""
         if active and active.problem:
             self._repository.refuse(name, "", active.problem)
@@ -162,7 +154,7 @@ class Activation:
             return ""
         try:
             self._repository.load(name, version)
-        except InferenceRefused as error:
+        except (InferenceRefused, OSError) as error:  # a disk may go at any moment
             return str(error)
         self._loaded[name, version] = files
         return ""
@@ -175,95 +167,10 @@ class Activation:
         log.warning("model_fallback", extra={"model": name, "version": last, "instead_of": refused or "-"})
         try:
             self._repository.load(name, last)
-        except InferenceRefused:
+        except (InferenceRefused, OSError):
             return  # told by load
 
     def _outcome(self, name: str, active: Active, refused: str) -> str:
         if refused:
             return f"{active.version or '-'} refused {' '.join(refused.split())[:LONGEST_REASON]}"
         return f"{active.version} serving {self._repository.digest_of(name)}"
-
-
-class Outcomes:
-    """The lines in the outcomes' directory, and beside each the version that served last, as `<name>.last`."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._unwritten: dict[str, str] = {}
-        self._trouble = ""
-
-    def tell(self, name: str, outcome: str, served: str) -> None:
-        """Queues a line for the next `write`; `served`: what serves now, "" for nothing."""
-        self._unwritten[name] = outcome
-        if served:
-            self._unwritten[f"{name}.last"] = served
-
-    def write(self) -> None:
-        """Writes what is queued, each file at once; what can't be written now stays queued."""
-        for name, line in list(self._unwritten.items()):
-            try:
-                self._directory.mkdir(parents=True, exist_ok=True)
-                _replace(self._directory / name, f"{line}\n")
-            except OSError as error:
-                if str(error) != self._trouble:
-                    reason = f"{error}; let this user write to INFERENCE_STATE_DIR"
-                    log.error("outcome_not_written", extra={"file": name, "reason": reason})
-                self._trouble = str(error)
-                return
-            del self._unwritten[name]
-            self._trouble = ""
-
-    def last_served(self, name: str) -> str:
-        """The version that served last on this device, "" when nobody knows."""
-        try:
-            version = (self._directory / f"{name}.last").read_text().strip()
-        except (OSError, ValueError):
-            return ""
-        return version if is_version(version) else ""
-
-
-def read_active(path: Path) -> Active | None:
-    """What an active file says; None when there is none."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        return Active((error.errno or 0,), problem=f"{path}: can't be read: {error.strerror}")
-    try:
-        info = os.fstat(descriptor)
-        stamp = (info.st_mtime_ns, info.st_ino, info.st_size)
-        if not stat.S_ISREG(info.st_mode):
-            return Active(stamp, problem=f"{path}: is no plain file")
-        data = os.read(descriptor, _MAX_ACTIVE_BYTES + 1)
-    finally:
-        os.close(descriptor)
-    text = data.decode("utf-8", "replace").strip()
-    if not is_version(text) or len(data) > _MAX_ACTIVE_BYTES:
-        return Active(stamp, problem=f"{path}: must hold one line, a version such as 1.2.0, not {text!r}")
-    return Active(stamp, text)
-
-
-def files_of(package: Path | None) -> tuple[object, ...]:
-    """What changes when a file of a package is written anew; nothing when there is no package."""
-    if package is None:
-        return ()
-    found: list[object] = []
-    try:
-        for folder in (package, package / "golden"):
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    info = entry.stat(follow_symlinks=False)
-                    found.append((folder.name, entry.name, info.st_size, info.st_mtime_ns, info.st_ino))
-    except OSError:
-        found.append("unreadable")
-    return tuple(sorted(found, key=str))
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

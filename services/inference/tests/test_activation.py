@@ -14,7 +14,7 @@ from running_server import Running, wait_until
 from tiny_models import described, encoded, make_package, picture, spots_graph
 
 from linewatch.v1 import inspector_pb2_grpc
-from linewatch_inference.activation import ACTIVE
+from linewatch_inference.active_file import ACTIVE
 
 TIMEOUT_S = 20.0
 
