@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a release (or one component more, or less) makes of a target's present deployment."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from linewatch_fleet import aws_components
+from linewatch_fleet.aws import Account
+from linewatch_fleet.configuring import Configuring
+from linewatch_fleet.deployments import Components, Wish, configuration_of, deep_merged, merged, release_of
+from linewatch_fleet.devices import Device
+from linewatch_fleet.errors import BadInput, GateRefused
+from linewatch_fleet.greengrass import AWS_OWN, Greengrass
+from linewatch_fleet.history import OURS
+from linewatch_fleet.published import Bucket, stack_outputs
+
+SERVICES = ("Broker", "Inference", "Capture", "Forwarder", "Console")
+
+
+@dataclass(slots=True)
+class Wanted:
+    """The components that the operator wants, by name; what else is there stays, except `without`."""
+
+    release: str
+    versions: Mapping[str, str]
+    without: set[str] = field(default_factory=set)
+    configurations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """As an earlier deployment had them; a component that is not named here is configured by fleet.yaml."""
+    keep_aws: bool = False
+    """Leave AWS's components where they are."""
+
+
+def worked_out(
+    account: Account,
+    cloud: Greengrass,
+    present: Mapping[str, Any] | None,
+    devices: Sequence[Device],
+    wanted: Wanted,
+) -> Components:
+    """The components of the next deployment. Raises GateRefused, BadInput."""
+    environment = account.environment
+    before: Mapping[str, Any] = (present or {}).get("components", {})
+    _check_deployable(cloud, wanted.versions, environment.name)
+    known = {
+        "Site": lambda: environment.site,
+        "UplinkHost": cloud.uplink_host,
+        "CloudApiUrl": lambda: stack_outputs(account).get("ApiUrl", ""),
+    }
+    configuring = Configuring(cloud, known, before)
+    configuring.check_names({*wanted.versions, *before} - wanted.without)
+    wishes = {
+        name: configuring.with_reset(name, version, wanted.configurations[name])
+        if name in wanted.configurations
+        else configuring.wish(name, version)
+        for name, version in wanted.versions.items()
+    }
+    runtime = aws_components.runtime_of(
+        device.core.get("runtime", aws_components.CLASSIC) for device in devices if device.core
+    )
+    pins = aws_components.pinned(cloud, environment, before, runtime)
+    services = [name for name in wanted.versions if _is_service(name)]
+    for name, version in pins.items():
+        kept = wanted.keep_aws and name in before
+        settings = deep_merged(
+            configuration_of(before.get(name, {})), environment.configuration.get(name, {})
+        )
+        if name == aws_components.LOGS:
+            settings = deep_merged(settings, aws_components.log_upload(services))
+        wishes[name] = Wish(before[name]["componentVersion"] if kept else version, settings)
+    return merged(before, wishes, wanted.without | aws_components.left_out(environment))
+
+
+def release_wanted(
+    bucket: Bucket, version: str, present: Mapping[str, Any] | None, manifest: str = ""
+) -> Wanted:
+    """A published release. `manifest`: the digest of the release.yaml at hand. Raises GateRefused."""
+    record = bucket.record(version)
+    if record is None:
+        raise GateRefused(f"release {version} is not published here; run `linewatch publish` first")
+    if manifest and record.manifest != manifest:
+        raise GateRefused(
+            f"release {version} was published from another release.yaml than the one at hand; get that one, or raise VERSION"
+        )
+    gone = of_present_release(bucket, present) - set(record.components)
+    return Wanted(version, record.components, without=gone)
+
+
+def of_present_release(bucket: Bucket, present: Mapping[str, Any] | None) -> set[str]:
+    """The components that the present deployment has of its release; a user's own models are not among them."""
+    if present is None:
+        return set()
+    record = bucket.record(release_of(present)) if release_of(present) else None
+    return set(record.components) if record else set()
+
+
+def changed_wanted(present: Mapping[str, Any] | None, add: Sequence[str], remove: Sequence[str]) -> Wanted:
+    """The present deployment with some components more, or less. Raises BadInput, GateRefused."""
+    if present is None or not release_of(present):
+        raise GateRefused(
+            "no release is deployed to this target yet; deploy one first, without --with and --without"
+        )
+    there = present.get("components", {})
+    versions = {name: one["componentVersion"] for name, one in there.items() if name.startswith(OURS)}
+    for text in add:
+        name, _, version = text.partition("=")
+        if not name or not version or name.startswith(AWS_OWN):
+            raise BadInput(f"--with {text!r}: write COMPONENT=VERSION; AWS's own components belong into fleet.yaml: components")  # fmt: skip
+        versions[name] = version
+    for name in remove:
+        if name not in there:
+            raise BadInput(
+                f"--without {name}: the target does not have it; it has {', '.join(sorted(there))}"
+            )
+        versions.pop(name, None)
+    return Wanted(release_of(present), versions, without=set(remove))
+
+
+def _check_deployable(cloud: Greengrass, versions: Mapping[str, str], environment: str) -> None:
+    missing = []
+    for name, version in sorted(versions.items()):
+        found = cloud.component(name, version)
+        state = found["status"]["componentState"] if found else "missing"
+        if state != "DEPLOYABLE":
+            missing.append(f"{name} {version} is {state}")
+    if missing:
+        raise GateRefused(f"{'; '.join(missing)}; run `linewatch publish {environment}` first")
+
+
+def _is_service(name: str) -> bool:
+    return name.startswith(OURS) and name.removeprefix(OURS).rstrip("0123456789") in SERVICES
