@@ -46,10 +46,12 @@ def _main(arguments: list[str]) -> int:
     try:
         age = age_s(path)
     except FileNotFoundError:
-        print(f"no heartbeat yet: {path}")
+        print(f"no heartbeat yet: {path}; the service can't do its work, and its log says why")
         return 1
-    print(f"last heartbeat {age:.1f} s ago, limit {limit_s:g} s")
-    return 0 if age <= limit_s else 1
+    is_well = age <= limit_s
+    hint = "" if is_well else "; the service can't do its work any more, and its log says why"
+    print(f"last heartbeat {age:.1f} s ago, limit {limit_s:g} s{hint}")
+    return 0 if is_well else 1
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,64}$")]
@@ -53,6 +53,13 @@ class ServiceSettings(BaseSettings):
     """File with that user's password."""
     mqtt_ca_file: Path | None = None
     """CA certificate; set it to speak TLS to the broker."""
+
+    @field_validator("heartbeat_file")
+    @classmethod
+    def _heartbeat_can_be_written(cls, value: Path | None) -> Path | None:
+        if value and not os.access(value.parent, os.W_OK | os.X_OK):
+            raise ValueError("its directory must be there and writable for this user; /tmp/heartbeat will do")
+        return value
 
 
 def service_settings(prefix: str) -> SettingsConfigDict:

@@ -69,6 +69,7 @@ def test_unknown_variable_is_fatal_with_the_nearest_name(
     [
         ("PRESS_RATE", "-1"), ("PRESS_RATE", "fast"), ("PRESS_MQTT_PORT", "0"), ("PRESS_MQTT_PORT", "65536"),
         ("PRESS_SITE", "Plant 1"), ("PRESS_SITE", "a/b"), ("PRESS_DEVICE", "#"), ("PRESS_LOG_LEVEL", "LOUD"),
+        ("PRESS_HEARTBEAT_FILE", "/no/such/heartbeat"),
     ],
 )  # fmt: skip
 def test_bad_value_names_the_variable_the_value_and_the_meaning(
