@@ -6,9 +6,10 @@ import json
 import logging
 import sys
 
-from linewatch_forwarder.delivery import Delivery
+from linewatch_forwarder.delivery import Delivery, Uplink
 from linewatch_forwarder.intake import GROUP, Intake
 from linewatch_forwarder.iot_core import IotCore
+from linewatch_forwarder.no_uplink import NoUplink
 from linewatch_forwarder.report import Report, place_of
 from linewatch_forwarder.settings import Settings
 from linewatch_runtime import logs
@@ -68,8 +69,8 @@ async def _serve(settings: Settings, worker: SpoolWorker) -> None:
     )
     will = Will(place.topic("status"), json.dumps({"state": "offline"}).encode())
     speaker = Connection(_local(settings, "speaker"), will=will)
-    uplink = Connection(_cloud(settings))
-    delivery = Delivery(worker, IotCore(uplink), settings.uplink_rate)
+    uplink, cloud = _uplink(settings)
+    delivery = Delivery(worker, cloud, settings.uplink_rate)
     intake = Intake(listener, speaker, worker, delivery.wake)
     heartbeat = Heartbeat(settings.heartbeat_file)
 
@@ -106,10 +107,15 @@ def _local(settings: Settings, role: str) -> Endpoint:
     )  # fmt: skip
 
 
-def _cloud(settings: Settings) -> Endpoint:
+def _uplink(settings: Settings) -> tuple[Connection | NoUplink, Uplink]:
+    """The connection to the cloud, and the flow's way through it."""
+    if settings.uplink == "none":
+        nothing = NoUplink()
+        return nothing, nothing
     assert settings.uplink_ca_file is not None  # settings check it
     tls = Tls(settings.uplink_ca_file, settings.uplink_certificate_file, settings.uplink_key_file)
-    return Endpoint(settings.uplink_host, settings.uplink_port, settings.client_id, tls=tls)
+    connection = Connection(Endpoint(settings.uplink_host, settings.uplink_port, settings.client_id, tls=tls))
+    return connection, IotCore(connection)
 
 
 if __name__ == "__main__":

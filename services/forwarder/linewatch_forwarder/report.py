@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from linewatch.v1 import event_pb2
 from linewatch_forwarder.delivery import Delivery
 from linewatch_forwarder.intake import Intake
+from linewatch_forwarder.no_uplink import NoUplink
 from linewatch_runtime.events import DEVICE_LINE, Place, envelope, new_event_id, origin, stream_of
 from linewatch_runtime.health import Heartbeat
 from linewatch_runtime.lifecycle import wait_until
@@ -38,7 +39,7 @@ class Report:
     """Looks at the spool once a second and tells."""
 
     def __init__(
-        self, place: Place, worker: SpoolWorker, speaker: Connection, uplink: Connection,
+        self, place: Place, worker: SpoolWorker, speaker: Connection, uplink: Connection | NoUplink,
         intake: Intake, delivery: Delivery, heartbeat: Heartbeat, ready: Callable[[], bool], epoch: int,
     ) -> None:  # fmt: skip
         """`ready`: whether events can come in; without it there is no heartbeat."""

@@ -2,6 +2,7 @@
 """Every environment variable of the forwarder."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -23,6 +24,8 @@ class Settings(ServiceSettings):
     """What a full stream does: shed_good, reject or overwrite_oldest."""
     file_max_bytes: int = Field(default=256 * 1024 * 1024, ge=1024 * 1024)
     """Cap of the spool's file over all streams. Keep it well below the volume's free space."""
+    uplink: Literal["mqtt", "none"] = "mqtt"
+    """mqtt: IoT Core over mutual TLS. none: not set up yet; every event waits on this device, as in an outage."""
     uplink_host: str = ""
     """The account's IoT Core data endpoint."""
     uplink_port: Port = 8883
@@ -40,8 +43,12 @@ class Settings(ServiceSettings):
 
     @model_validator(mode="after")
     def _files_fit(self) -> "Settings":
+        if self.uplink == "none":
+            return self
         if not self.uplink_host:
-            raise ValueError("FORWARDER_UPLINK_HOST must be set to the IoT Core data endpoint")
+            raise ValueError(
+                "FORWARDER_UPLINK_HOST must be set to the IoT Core data endpoint, or FORWARDER_UPLINK=none"
+            )
         names = ("uplink_ca_file", "uplink_certificate_file", "uplink_key_file")
         paths = [path for name in names if (path := getattr(self, name)) is not None]
         for name in names:

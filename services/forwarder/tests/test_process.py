@@ -75,7 +75,7 @@ def refused(forwarder: Forwarder, *command: str) -> str:
     [
         ("FORWARDER_UPLINK_HOST", ""), ("FORWARDER_UPLINK_CA_FILE", ""), ("FORWARDER_UPLINK_KEY_FILE", "/no/such"),
         ("FORWARDER_STREAM_MAX_BYTES", "1"), ("FORWARDER_WHEN_FULL", "panic"), ("FORWARDER_UPLINK_RATE", "0"),
-        ("FORWARDER_UPLINK_RAET", "5"), ("FORWARDER_METRICS_PORT", "70000"),
+        ("FORWARDER_UPLINK_RAET", "5"), ("FORWARDER_UPLINK", "ipc"), ("FORWARDER_METRICS_PORT", "70000"),
     ],
 )  # fmt: skip
 def test_wrong_setting_ends_the_start_and_is_named(offline: Forwarder, name: str, value: str) -> None:
@@ -269,6 +269,35 @@ async def test_backlog_grows_while_the_uplink_is_away_and_drains_when_it_is_back
         wait_for(
             lambda: 'delivered_total{stream="predictions-line-1"} 100.0' in metrics(port), "the count is told"
         )
+
+
+@pytest.mark.anyio
+async def test_without_an_uplink_events_wait_here_and_go_out_once_there_is_one(
+    mosquitto: Broker, forwarder: Forwarder, cloud: Broker
+) -> None:
+    uplink = {name: value for name, value in forwarder.environment.items() if "UPLINK" in name}
+    for name in uplink:
+        del forwarder.environment[name]
+    forwarder.environment["FORWARDER_UPLINK"] = "none"
+    forwarder.start()
+    async with (
+        listening(mosquitto.endpoint("console"), STATUS) as console,
+        connected(mosquitto.endpoint("capture"), Subscriptions([STATION.topic("committed")])) as capture,
+    ):
+        events = [inspection(number) for number in range(20)]
+        for _, payload in events:
+            await capture.publish(STATION.topic("inspection"), payload)
+        await until(lambda: _backlog(console) == 20, "the backlog is told")
+        told = await told_state(console, "offline-uplink")
+        assert "no uplink is set up" in told["uplink"]["detail"]
+        assert forwarder.end(STOP_S) == 0
+
+        del forwarder.environment["FORWARDER_UPLINK"]
+        forwarder.environment |= uplink
+        async with listening(cloud.endpoint("rule"), EVENTS) as rule:
+            forwarder.start()
+            await until(lambda: len(set(rule.ids)) == 20, "all arrive", 40)
+    assert {event_id for event_id, _ in events} == set(rule.ids)
 
 
 def _backlog(console: object) -> int:
