@@ -15,7 +15,8 @@ def serve_metrics(host: str, port: int, variable: str = "METRICS_PORT") -> None:
     """Serves /metrics in a thread of its own; port 0 serves none. A taken port ends the process with 2."""
     if port == 0:
         return
-    disable_created_metrics()  # a second series beside each count, which nothing here asks for
+    # A second series beside each count, which nothing here asks for.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     try:
         start_http_server(port, addr=host)
     except OSError as error:
