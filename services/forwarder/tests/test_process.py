@@ -284,11 +284,12 @@ async def test_without_an_uplink_events_wait_here_and_go_out_once_there_is_one(
         listening(mosquitto.endpoint("console"), STATUS) as console,
         connected(mosquitto.endpoint("capture"), Subscriptions([STATION.topic("committed")])) as capture,
     ):
+        await told_state(console, "offline-uplink")
         events = [inspection(number) for number in range(20)]
         for _, payload in events:
             await capture.publish(STATION.topic("inspection"), payload)
         await until(lambda: _backlog(console) == 20, "the backlog is told")
-        told = await told_state(console, "offline-uplink")
+        told = console.last(STATUS)
         assert "no uplink is set up" in told["uplink"]["detail"]
         assert forwarder.end(STOP_S) == 0
 
