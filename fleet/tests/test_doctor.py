@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from brokers import wait_for
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -21,9 +22,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from linewatch_fleet.bundle.assemble import doctor_program
 from linewatch_fleet.doctor import __main__ as doctor
 from linewatch_fleet.doctor import host, plant, support_bundle
-from linewatch_fleet.doctor.finding import FAIL, NOT_CHECKED, OK, WARN, Device, look, worst
+from linewatch_fleet.doctor.finding import FAIL, NOT_CHECKED, OK, WARN, Device, Finding, look, worst
 
 FLEET = Path(__file__).resolve().parents[1]
+IMAGE = "python:3.13-slim-trixie"
 
 
 def make_pair(place: Path, days: int) -> None:
@@ -218,7 +220,7 @@ def test_a_secret_is_left_out(text: str) -> None:
 
 
 def test_what_is_no_secret_stays() -> None:
-    text = "INFERENCE_PORT=8001 CAPTURE_MQTT_HOST=broker sha256:ab 12 parts judged"
+    text = "INFERENCE_PORT=8001 CAPTURE_MQTT_PASSWORD_FILE=/run/linewatch/mqtt-password CAPTURE_MQTT_HOST=broker sha256:ab 12 parts judged"
 
     assert support_bundle.redacted(text) == text
 
@@ -290,3 +292,28 @@ def test_the_command_gives_4_when_something_is_broken(tmp_path: Path) -> None:
 
     assert said.returncode == 4
     assert "key.pem missing" in said.stdout
+
+
+@pytest.mark.containers
+def test_an_unhealthy_container_is_found_with_what_its_health_check_said() -> None:
+    if not subprocess.run(
+        ["docker", "image", "inspect", IMAGE], capture_output=True, timeout=30, check=False
+    ).stdout.strip(b"[]\n"):
+        pytest.skip(f"no Docker engine answers, or it has no {IMAGE}; tools/containers/bases makes it")
+    name = f"linewatch-doctor-test-{os.getpid()}"
+    command = [
+        "docker", "run", "-d", "--rm", "--name", name, "--label", "org.opencontainers.image.title=linewatch-test",
+        "--health-cmd", "echo the spool is full; exit 1", "--health-interval", "1s", "--health-retries", "1",
+        "-e", "TEST_PASSWORD=hunter2-hunter2", IMAGE, "sleep", "120",
+    ]  # fmt: skip
+    subprocess.run(command, capture_output=True, timeout=60, check=True)
+    try:
+        wait_for(lambda: _found(name).state == FAIL, "the container is unhealthy", 30)
+        assert "the spool is full" in _found(name).detail
+        assert name in _found(name).remedy
+    finally:
+        subprocess.run(["docker", "rm", "-f", name], capture_output=True, timeout=60, check=False)
+
+
+def _found(name: str) -> Finding:
+    return next(finding for finding in plant.containers(Device()) if finding.check == name)

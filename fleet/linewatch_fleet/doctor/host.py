@@ -165,8 +165,15 @@ def clock(device: Device) -> Iterator[Finding]:  # noqa: ARG001
 
 def ports(device: Device) -> Iterator[Finding]:  # noqa: ARG001
     """The one port that we publish: free, or ours."""
-    holder = look("docker", "ps", "-q", "-f", f"publish={CONSOLE_PORT}", "-f", "name=^linewatch-").out
-    if holder:
+    holder = look(
+        "docker",
+        "ps",
+        "--format",
+        '{{.Label "org.opencontainers.image.title"}}',
+        "-f",
+        f"publish={CONSOLE_PORT}",
+    )
+    if "linewatch-console" in holder.out:
         yield Finding("port 8080", OK, "held by the console")
         return
     with socket.socket() as probe:

@@ -18,6 +18,8 @@ OWNER = 10001
 """The user that every container runs as."""
 SOON_S = 30 * 24 * 3600.0
 REACH_S = 10.0
+TITLE = "linewatch-"
+"""What the title of each of our images begins with."""
 UPLINK = ("ca.pem", "certificate.pem", "key.pem")
 
 
@@ -30,7 +32,9 @@ def containers(device: Device) -> Iterator[Finding]:  # noqa: ARG001 - all check
         name, state = one["Name"].lstrip("/"), one["State"]
         health = state.get("Health", {}).get("Status", "no health check")
         told = f"{state['Status']}, {health}, started again {one.get('RestartCount', 0)} times"
-        if state["Status"] != "running" or health == "unhealthy":
+        if state["Status"] == "exited" and state["ExitCode"] == 0:
+            yield Finding(name, OK, "ended, with 0")
+        elif state["Status"] != "running" or health == "unhealthy":
             last = (state.get("Health", {}).get("Log") or [{}])[-1].get("Output", "").strip()
             yield Finding(name, FAIL, f"{told}: {last}"[:300].rstrip(": "), f"docker logs --tail 50 {name}")
         else:
@@ -38,12 +42,19 @@ def containers(device: Device) -> Iterator[Finding]:  # noqa: ARG001 - all check
 
 
 def inspected() -> list[dict[str, Any]]:
-    """`docker inspect` of our containers."""
-    names = look("docker", "ps", "-a", "--format", "{{.Names}}", "-f", "name=^linewatch-").out.split()
+    """`docker inspect` of our containers, whatever they are called: the image's title tells."""
+    said = look(
+        "docker", "ps", "-a", "--format", '{{.Names}} {{.Label "org.opencontainers.image.title"}}'
+    ).out
+    names = [
+        name
+        for name, _, title in (line.partition(" ") for line in said.splitlines())
+        if title.startswith(TITLE)
+    ]
     if not names:
         return []
-    said = look("docker", "inspect", *names)
-    content: list[dict[str, Any]] = json.loads(said.out) if said.code == 0 else []
+    said = look("docker", "inspect", *names).out
+    content: list[dict[str, Any]] = json.loads(said) if said else []
     return content
 
 
@@ -191,10 +202,10 @@ def models(device: Device) -> Iterator[Finding]:
             )
 
 
-def _environment(container: str, *names: str) -> str:
-    """Values of a container's variables, joined as host:port; empty when it is not there."""
+def _environment(title: str, *names: str) -> str:
+    """Values of a service's variables, joined as host:port; empty when it is not there."""
     for one in inspected():
-        if one["Name"].lstrip("/") == container:
+        if (one["Config"]["Labels"] or {}).get("org.opencontainers.image.title") == title:
             held = dict(entry.split("=", 1) for entry in one["Config"]["Env"] if "=" in entry)
             return ":".join(held[name] for name in names if held.get(name))
     return ""

@@ -24,7 +24,7 @@ MAX_LOG_BYTES = 4 << 20
 NUCLEUS_LOGS = ("greengrass/v2/logs/greengrass.log", "greengrass/v2/logs/io.linewatch.*.log")
 
 _SECRET_NAME = re.compile(
-    r"(?i)((?:[a-z0-9_-]*(?:password|passwd|secret|token|authorization|credential|private_?key|api_?key|svcuid)[a-z0-9_-]*)"
+    r"(?i)((?:(?![a-z0-9_-]*_file\b)[a-z0-9_-]*(?:password|passwd|secret|token|authorization|credential|private_?key|api_?key|svcuid)[a-z0-9_-]*)"
     r"""["']?\s*[=:]\s*)(?:"[^"]*"|'[^']*'|(?:bearer|basic)\s+\S+|[^\s,;"'}]+)"""
 )
 _KEY_BLOCK = re.compile(
