@@ -4,7 +4,7 @@
 folder=$LW_DIRECTORY/models/$LW_MODEL
 mkdir -p "$folder" && chmod 0755 "$LW_DIRECTORY/models" "$folder" || exit 1
 rm -rf "$folder/.new" "$folder/.old"
-mkdir "$folder/.new" && tar -x -o -f "$LW_PACKAGE" -C "$folder/.new" && chmod -R u=rwX,go=rX "$folder/.new" || exit 1
+mkdir -p "$folder/.new" && tar -x -o -f "$LW_PACKAGE" -C "$folder/.new" && chmod -R u=rwX,go=rX "$folder/.new" || exit 1
 if diff -qr "$folder/.new" "$folder/$LW_VERSION" >/dev/null 2>&1; then
   rm -rf "$folder/.new"
   exit 0

@@ -7,8 +7,10 @@ from pathlib import Path
 import click
 
 from linewatch_fleet import options, output
+from linewatch_fleet.errors import GateRefused
 from linewatch_fleet.images import DEFAULT_FILE, read_images
-from linewatch_fleet.recipes import render
+from linewatch_fleet.recipes import lint, render
+from linewatch_fleet.recipes.findings import Finding
 from linewatch_fleet.recipes.render import Component
 
 PATH = click.Path(path_type=Path)
@@ -36,6 +38,10 @@ def render_(images_file: Path, registry: str | None, captures: int, out: Path, a
     images = {name: (image.repository, image.digest, image.platforms) for name, image in built.images.items()}
     references = render.references(images, built.registry if registry is None else registry)
     components = render.components_of(references, built.version, captures, is_local=True, pulls=True)
+    found = [(one.name, finding) for one in components for finding in lint.lint_text(one.text)]
+    if found:
+        _tell(found)
+        raise GateRefused("the templates in recipes/ do not hold the linter's rules; nothing was written")
     write(components, out)
     if as_json:
         output.document(
@@ -68,3 +74,33 @@ def write(components: list[Component], out: Path) -> None:
             place = out / "artifacts" / component.name / component.version
             place.mkdir(parents=True, exist_ok=True)
             (place / artifact.name).write_bytes(artifact.content())
+
+
+@command.command("lint")
+@click.argument("files", nargs=-1, required=True, type=PATH)
+@options.as_json
+def lint_(files: tuple[Path, ...], as_json: bool) -> None:
+    """Check recipes, anybody's, JSON or YAML: does the classic nucleus take them, does lite, and do they hold in a plant.
+
+    docs/recipes.md has every rule.
+    """
+    found = [(str(path), finding) for path in files for finding in lint.lint_file(path)]
+    errors = sum(finding.severity == "error" for _, finding in found)
+    if as_json:
+        output.document([{"file": name, **finding.as_json()} for name, finding in found])
+    else:
+        _tell(found)
+    if errors:
+        raise GateRefused(
+            f"{errors} error{'s' if errors > 1 else ''} in {len(files)} file{'s' if len(files) > 1 else ''}"
+        )
+    output.say(
+        f"{len(files)} file{'s' if len(files) > 1 else ''}: no errors"
+        + (f", {len(found)} warnings" if found else "")
+    )
+
+
+def _tell(found: list[tuple[str, Finding]]) -> None:
+    for name, one in found:
+        output.say(f"{name}: {one.path}: {one.severity} {one.rule}: {one.found}")
+        output.say(f"    {one.reason} {one.remedy}")
