@@ -51,9 +51,9 @@ images: setup ## the images and build/images.json: PLATFORMS=linux/amd64,linux/a
 	  $(if $(ONLY),ONLY="$(ONLY)") $(RUN) -m linewatch_images
 
 .PHONY: containers
-containers: setup ## build the images and test the compose stack; ENGINE=1 installs Docker on a root Debian first
+containers: setup ## build the images, test them and the compose stack; ENGINE=1 installs Docker on a root Debian first
 	@$(if $(ENGINE),tools/containers/engine)
-	@$(RUN) -m pytest -m containers tests/containers $(ARGS)
+	@$(RUN) -m pytest -m containers tests/containers --durations=20 --durations-min=5 $(ARGS)
 
 .PHONY: recipes
 recipes: setup ## render and lint the recipes of the images just built, into build/recipes/; REGISTRY=host CAPTURES=2
