@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from linewatch_images.layout import Layout, PlatformImage, save
+from linewatch_images.layout import NotSaved, Saved
 from linewatch_images.sbom import bill_of_materials, wanted
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -66,24 +66,36 @@ def build_all(environment: Mapping[str, str]) -> None:
     registry = registry_to_push_to(environment)
     digests = bake(names, platforms, registry, source, environment)
     prefix = f"{registry}/" if registry else ""
-    images: dict[str, Any] = {}
+    saved = Saved(wanted)
+    target = ROOT / "build" / "images.json"
+    images: dict[str, Any] = _still_valid(target, registry, source)
     for name in names:
         repository = f"linewatch/{name}"
         # By tag: an engine without a registry knows no digest.
         images[name] = {
             "repository": repository,
             "digest": digests[name],
-            **described(f"{prefix}{repository}:{source.version}", name, source),
+            **described(saved, f"{prefix}{repository}:{source.version}", name, source),
         }
     written = {
         "schema": SCHEMA, "commit": source.commit, "dirty": source.dirty, "version": source.version,
-        "registry": registry, "images": images,
+        "registry": registry, "images": dict(sorted(images.items())),
     }  # fmt: skip
-    target = ROOT / "build" / "images.json"
     target.with_suffix(".new").write_text(json.dumps(written, indent=2) + "\n")
     target.with_suffix(".new").replace(target)
     print(table(images))
     print(f"images: build/images.json, commit {source.commit[:12]}{' and changes' if source.dirty else ''}")
+
+
+def _still_valid(path: Path, registry: str, source: Source) -> dict[str, Any]:
+    """What an earlier call built from the same commit: ONLY adds to it."""
+    try:
+        written = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    told = (written["schema"], written["commit"], written["dirty"], written["version"], written["registry"])
+    kept: dict[str, Any] = written["images"]
+    return kept if told == (SCHEMA, source.commit, source.dirty, source.version, registry) else {}
 
 
 def source_of_build() -> Source:
@@ -143,36 +155,28 @@ def ca_bundle(environment: Mapping[str, str]) -> str:
     return environment.get("LINEWATCH_CA_BUNDLE") or environment.get("SSL_CERT_FILE") or "/dev/null"
 
 
-def described(reference: str, name: str, source: Source) -> dict[str, Any]:
+def described(saved: Saved, reference: str, name: str, source: Source) -> dict[str, Any]:
     """Sizes by platform, and the SBOMs' files."""
     (ROOT / "build" / "sbom").mkdir(parents=True, exist_ok=True)
     platforms: dict[str, Any] = {}
     sboms: dict[str, str] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        saved = Path(folder) / "image.tar"
-        try:
-            save(reference, saved)
-        except subprocess.CalledProcessError as error:
-            raise CannotBuild(f"{reference}: {error.stderr.decode().strip()}") from error
-        with Layout(saved) as layout:
-            for image in layout.images():
-                platforms[image.platform] = {
-                    "digest": image.digest,
-                    "added_gzip_bytes": image.added_gzip_bytes,
-                    "total_gzip_bytes": image.total_gzip_bytes,
-                }
-                sboms[image.platform] = _write_sbom(layout, image, name, source)
+    try:
+        images = saved.images(reference)
+    except NotSaved as error:
+        raise CannotBuild(str(error)) from error
+    for image in images:
+        platforms[image.platform] = {
+            "digest": image.digest,
+            "added_gzip_bytes": image.added_gzip_bytes,
+            "total_gzip_bytes": image.total_gzip_bytes,
+        }
+        sboms[image.platform] = path = f"build/sbom/{name}-{image.platform.replace('/', '-')}.cdx.json"
+        text = bill_of_materials(
+            saved.files(image), name=f"linewatch/{name}", version=source.version, digest=image.digest,
+            created=source.committed,
+        )  # fmt: skip
+        (ROOT / path).write_text(text)
     return {"platforms": platforms, "sbom": sboms}
-
-
-def _write_sbom(layout: Layout, image: PlatformImage, name: str, source: Source) -> str:
-    path = f"build/sbom/{name}-{image.platform.replace('/', '-')}.cdx.json"
-    text = bill_of_materials(
-        layout.files(image, wanted), name=f"linewatch/{name}", version=source.version, digest=image.digest,
-        created=source.committed,
-    )  # fmt: skip
-    (ROOT / path).write_text(text)
-    return path
 
 
 def table(images: Mapping[str, Any]) -> str:

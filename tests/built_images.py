@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The images as `make images` leaves them, and a container of one, confined as on a device, without anything beside it."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from brokers import wait_for
+
+ROOT = Path(__file__).resolve().parents[1]
+PRODUCT = ("broker", "capture", "console", "forwarder", "inference")
+PLATFORMS = ("linux/amd64", "linux/arm64")
+LABEL = "io.linewatch.test=images"
+BUILD_S = 1500
+
+CONFINED = (
+    "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--pids-limit", "128", "--memory", "1g",
+    "--network", "none", "--tmpfs", "/tmp:mode=1777,size=16m", "--label", LABEL,
+)  # fmt: skip
+WITHOUT_SHELL = ("--volume", "/dev/null:/usr/bin/dash:ro", "--volume", "/dev/null:/usr/bin/bash:ro")
+"""What /bin/sh and /bin/bash are in the base images; a null device is no program."""
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """build/images.json."""
+
+    told: dict[str, Any]
+
+    def reference(self, name: str, platform: str = "") -> str:
+        """By digest; the index's, or that of one platform."""
+        image = self.told["images"][name]
+        digest = image["platforms"][platform]["digest"] if platform else image["digest"]
+        prefix = f"{self.told['registry']}/" if self.told["registry"] else ""
+        return f"{prefix}{image['repository']}@{digest}"
+
+    def has(self, name: str, platform: str) -> dict[str, Any]:
+        """The image's sizes; skips where this engine builds for itself only."""
+        platforms: dict[str, Any] = self.told["images"][name]["platforms"]
+        if platform not in platforms:
+            pytest.skip(
+                f"not run: {platform} is not built here: no registry on loopback, see tools/containers/engine"
+            )
+        return platforms[platform]
+
+
+def build(**environment: str) -> Built:
+    """`make images` without its setup."""
+    subprocess.run([ROOT / "tools/containers/bases"], check=True, timeout=BUILD_S, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "linewatch_images"], cwd=ROOT, check=False, timeout=BUILD_S, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tools"), **environment},
+    )  # fmt: skip
+    if done.returncode:
+        pytest.fail(done.stdout + done.stderr[-4000:])
+    return Built(json.loads((ROOT / "build" / "images.json").read_text()))
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A running container."""
+
+    id: str
+
+    def inspect(self) -> dict[str, Any]:
+        """What the engine knows of it."""
+        described: dict[str, Any] = json.loads(docker("inspect", self.id))[0]
+        return described
+
+    def log(self) -> str:
+        """Both streams."""
+        done = subprocess.run(["docker", "logs", self.id], capture_output=True, text=True, check=True)
+        return done.stdout + done.stderr
+
+    def until(self, told: str, deadline_s: float) -> None:
+        """Waits for a text in its log. Fails with the log when the container ends before."""
+
+        def is_told() -> bool:
+            if not self.inspect()["State"]["Running"]:
+                pytest.fail(f"ended early:\n{self.log()}")
+            return told in self.log()
+
+        wait_for(is_told, f"the log says {told}", deadline_s)
+
+    def health(self) -> int:
+        """Runs its own health command; the exit code."""
+        kind, *command = self.inspect()["Config"]["Healthcheck"]["Test"]
+        assert kind == "CMD"
+        return subprocess.run(
+            ["docker", "exec", self.id, *command], capture_output=True, check=False
+        ).returncode
+
+    def stop(self, grace_s: int) -> tuple[int, float]:
+        """SIGTERM, and SIGKILL after the grace: the exit code and the seconds it took."""
+        started = time.monotonic()
+        docker("stop", "--time", str(grace_s), self.id)
+        return int(self.inspect()["State"]["ExitCode"]), time.monotonic() - started
+
+
+@contextmanager
+def container(reference: str, *options: str) -> Iterator[Container]:
+    """Confined, removed at the end with its volumes."""
+    started = Container(docker("run", "--detach", *CONFINED, *options, reference).strip())
+    try:
+        yield started
+    finally:
+        docker("rm", "--force", "--volumes", started.id)
+
+
+def docker(*arguments: str) -> str:
+    """Standard output; fails the test with what it said on an error."""
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=300, check=False)
+    if done.returncode:
+        pytest.fail(f"docker {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout
