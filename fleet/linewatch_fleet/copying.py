@@ -13,7 +13,7 @@ from typing import Final
 
 from linewatch_fleet.errors import CommandFailed
 from linewatch_fleet.oci import NO_PLATFORM, Descriptor, Manifest
-from linewatch_fleet.registry import Registry, RegistryRefused, hashed
+from linewatch_fleet.registry import Registry, hashed
 
 COSIGN_SUFFIXES: Final = (".sig", ".att", ".sbom")
 DEPTH: Final = 4
@@ -67,6 +67,8 @@ class Copy:
     """Manifests that the target lacks."""
     is_tagged: bool
     """The release's tag is there, and points to this image."""
+    held: dict[str, str] = field(default_factory=dict)
+    """Repositories of the target's registry that are known to have a blob, by digest; shared by a release's copies."""
     conflict: str = ""
     """The other image that the release's tag points to: this one can't be copied."""
 
@@ -149,19 +151,24 @@ def _platforms(content: Content, source: Place) -> Iterator[tuple[str, Manifest]
     yield f"{said.get('os', '')}/{said.get('architecture', '')}", content.index
 
 
-def plan_copy(image: str, content: Content, source: Place, target: Place, tag: str) -> Copy:
-    """What the target lacks."""
+def plan_copy(
+    image: str, content: Content, source: Place, target: Place, tag: str, held: dict[str, str]
+) -> Copy:
+    """What the target lacks. `held` is one for all copies of a release."""
     present = target.registry.tag(target.repository, tag)
     return Copy(
         image, source, target, tag, content,
         blobs=[one for one in content.blobs.values() if target.registry.blob_size(target.repository, one.digest) != one.size],
         manifests=[one for one in content.manifests.values() if target.registry.manifest(target.repository, one.digest) is None],
         is_tagged=present == content.index.digest,
+        held=held,
         conflict=present if present and present != content.index.digest else "",
     )  # fmt: skip
 
 
-def carry_out(copy: Copy, advance: Callable[[int], None], say: Callable[[str], None]) -> None:
+def carry_out(
+    copy: Copy, advance: Callable[[int], None], say: Callable[[str], None], *, layers: bool
+) -> None:
     """Copies, and reads back what was written. `advance` gets bytes sent, negative where a layer is begun anew."""
     for blob in copy.blobs:
         _copy_blob(copy, blob, advance)
@@ -169,15 +176,14 @@ def carry_out(copy: Copy, advance: Callable[[int], None], say: Callable[[str], N
         copy.target.registry.put_manifest(copy.target.repository, manifest.digest, manifest)
     _tag_attached(copy, say)
     if not copy.is_tagged:
-        _tag(copy.target, copy.tag, copy.content.index)
-    verify(copy)
+        copy.target.registry.put_manifest(copy.target.repository, copy.tag, copy.content.index)
+    verify(copy, layers=layers)
 
 
 def _copy_blob(copy: Copy, blob: Descriptor, advance: Callable[[int], None]) -> None:
     source, target = copy.source, copy.target
-    if source.registry.host == target.registry.host and target.registry.mount(
-        target.repository, blob.digest, source.repository
-    ):
+    within = source.repository if source.registry.host == target.registry.host else copy.held.get(blob.digest)
+    if within and target.registry.mount(target.repository, blob.digest, within):
         advance(blob.size)
         return
     sent = 0
@@ -196,6 +202,7 @@ def _copy_blob(copy: Copy, blob: Descriptor, advance: Callable[[int], None]) -> 
             yield hashed(pieces, blob, count)
 
     target.registry.upload(target.repository, blob, read)
+    copy.held[blob.digest] = target.repository
 
 
 def _tag_attached(copy: Copy, say: Callable[[str], None]) -> None:
@@ -210,25 +217,14 @@ def _tag_attached(copy: Copy, say: Callable[[str], None]) -> None:
             continue
         present = target.registry.tag(target.repository, tag)
         if present is None:
-            if manifest.is_index:
-                target.registry.put_manifest(target.repository, manifest.digest, manifest)
-            _tag(target, tag, manifest)
+            target.registry.put_manifest(target.repository, tag, manifest)
         elif present != manifest.digest:
             say(
                 f"{target}:{tag} stays {present}: the source has other signatures or attestations since, and tags are immutable"
             )
 
 
-def _tag(target: Place, tag: str, manifest: Manifest) -> None:
-    """Puts a tag. Where somebody else put the same one in between, that is as good."""
-    try:
-        target.registry.put_manifest(target.repository, tag, manifest)
-    except RegistryRefused:
-        if target.registry.tag(target.repository, tag) != manifest.digest:
-            raise
-
-
-def verify(copy: Copy, *, layers: bool = False) -> None:
+def verify(copy: Copy, *, layers: bool) -> None:
     """Reads back from the target: manifests byte by byte, blobs by size, or byte by byte too. Raises CommandFailed.
 
     A registry takes a blob only under its right digest, and ours was computed from the bytes that were sent, so the

@@ -41,8 +41,13 @@ def judged_release(gate: Gate, release: Release, signed_by: str | None, how: str
         yield Condition("signature", "release", True, f"not asked for; {how}")
     report = release.test_report
     if report is None:
-        detail = "the release has no test report; give one to `linewatch release` with --test-report"
-        yield Condition("tests", "release", not gate.test_report, detail)
+        detail = "the release has no test report"
+        remedy = (
+            "; give one to `linewatch release` with --test-report"
+            if gate.test_report
+            else ", and none is asked for"
+        )
+        yield Condition("tests", "release", not gate.test_report, detail + remedy)
         return
     detail = f"{report.passed} passed, {report.failed} failed, {report.skipped} skipped"
     is_green = report.failed == 0 and report.passed > 0

@@ -28,8 +28,11 @@ TIMEOUT_S: Final = (10, 120)
 ATTEMPTS: Final = 6
 LONGEST_WAIT_S: Final = 60.0
 BUSY: Final = (429, 500, 502, 503, 504)
-WORTH_ANOTHER_UPLOAD: Final = (*BUSY, 401, 404, 416)
-"""Besides what passes: the sign-in ran out, or the upload is gone, or has other bytes than we think (ECR)."""
+WORTH_ANOTHER_UPLOAD: Final = (*BUSY, 400, 401, 404, 416)
+"""Besides what passes: bytes damaged on their way, the sign-in ran out, the upload is gone or elsewhere than we think."""
+WRITES: Final = 4
+"""Tries for a manifest. docker-registry on a file system shows a file that somebody else is just writing half, and
+refuses the same bytes then."""
 PIECE_BYTES: Final = 256 * 1024
 MANIFEST_LIMIT_BYTES: Final = 8 * 1024 * 1024
 """Registries take manifests of 4 MiB; more is an attack on our memory."""
@@ -81,11 +84,12 @@ class Registry:
         scheme = "http" if name == "localhost" or name.startswith("127.") or name == "::1" else "https"
         self._base = f"{scheme}://{host}"
         self._credentials = credentials
+        self._mounts = True
         self._authorizations: dict[tuple[str, bool], str] = {}
         self._session = requests.Session()
         self._session.headers["Accept-Encoding"] = "identity"  # a digest is of the bytes as they are stored
         # urllib3 waits longer from try to try, and as long as Retry-After says. A PATCH is never repeated by itself.
-        retry = Retry(total=ATTEMPTS, backoff_factor=0.5, backoff_max=LONGEST_WAIT_S, backoff_jitter=0.5, status_forcelist=BUSY,
+        retry = Retry(total=ATTEMPTS, connect=2, backoff_factor=0.5, backoff_max=LONGEST_WAIT_S, backoff_jitter=0.5, status_forcelist=BUSY,
                       allowed_methods={"GET", "HEAD", "PUT", "POST"}, raise_on_status=False,
                       retry_after_max=int(LONGEST_WAIT_S))  # fmt: skip
         for prefix in ("http://", "https://"):
@@ -95,14 +99,17 @@ class Registry:
         """The manifest of a digest or tag; None when it is not there. Its bytes are checked against a digest."""
         accepted = ", ".join((*INDEX_TYPES, *MANIFEST_TYPES))
         path = f"/v2/{repository}/manifests/{reference}"
-        with self._ask("GET", path, (200, 404), headers={"Accept": accepted}, stream=True) as response:
-            if response.status_code == 404:
-                return None
-            content = _bounded(response)
-        found = Manifest(content, response.headers.get("Content-Type", "").partition(";")[0])
-        if reference.startswith("sha256:") and found.digest != reference:
-            raise CommandFailed(f"{self.host}/{repository}: gave other bytes for {reference}: {found.digest}")
-        return found
+        for attempt in range(1, WRITES + 1):
+            with self._ask("GET", path, (200, 404), headers={"Accept": accepted}, stream=True) as response:
+                if response.status_code == 404:
+                    return None
+                found = Manifest(
+                    _bounded(response), response.headers.get("Content-Type", "").partition(";")[0]
+                )
+            if found.digest == reference or not reference.startswith("sha256:"):
+                return found
+            _wait(attempt)
+        raise CommandFailed(f"{self.host}/{repository}: gave other bytes for {reference}: {found.digest}")
 
     def tag(self, repository: str, tag: str) -> str | None:
         """The digest that a tag points to; None when there is no such tag (or no such repository)."""
@@ -110,11 +117,24 @@ class Registry:
         return found.digest if found else None
 
     def put_manifest(self, repository: str, reference: str, manifest: Manifest) -> None:
-        """Stores a manifest by its digest or under a tag; what it points to must be there."""
+        """Stores a manifest by its digest or under a tag; what it points to must be there.
+
+        Where it is there after a refusal, somebody else put the same, and that is as good.
+        """
         path = f"/v2/{repository}/manifests/{reference}"
-        self._ask(
-            "PUT", path, (200, 201, 202), data=manifest.content, headers={"Content-Type": manifest.media_type}
-        ).close()
+        headers = {"Content-Type": manifest.media_type}
+        for attempt in range(1, WRITES + 1):
+            try:
+                self._ask("PUT", path, (200, 201, 202), data=manifest.content, headers=headers).close()
+            except RegistryRefused as error:
+                found = None if error.status in {401, 403} else self.manifest(repository, reference)
+                if found and found.content == manifest.content:
+                    return
+                if attempt == WRITES or error.status not in {400, 404, 409}:
+                    raise
+                _wait(attempt)
+            else:
+                return
 
     def referrers(self, repository: str, digest: str) -> Manifest | None:
         """The index of what refers to a digest; None where the registry doesn't keep one (or the digest)."""
@@ -136,11 +156,17 @@ class Registry:
             yield response.iter_content(PIECE_BYTES)
 
     def mount(self, repository: str, digest: str, source: str) -> bool:
-        """Lets `repository` have a blob that `source` of the same registry has; False when it doesn't want to."""
+        """Lets `repository` have a blob that `source` of the same registry has; False where that is not done.
+
+        A registry that began an upload instead is not asked again: ECR mounts only where the account turned that on.
+        """
+        if not self._mounts:
+            return False
         parameters = {"mount": digest, "from": source}
         path = f"/v2/{repository}/blobs/uploads/"
         with self._ask("POST", path, (201, 202), params=parameters) as response:
-            return response.status_code == 201
+            self._mounts = response.status_code == 201
+        return self._mounts
 
     def upload(self, repository: str, blob: Descriptor, read: Callable[[], Any]) -> None:
         """Sends a blob. `read` gives a context manager with its bytes in pieces, anew for each try."""
@@ -158,7 +184,7 @@ class Registry:
                         f"{self.host}/{repository}: {blob.digest} could not be sent after {attempt} tries: {error}; "
                         "run the command again, what is there is not sent again"
                     ) from error
-                time.sleep(min(LONGEST_WAIT_S, 0.5 * 2**attempt) * random.uniform(0.5, 1))  # noqa: S311 - no secret
+                _wait(attempt)
         return None
 
     def _upload_once(self, repository: str, blob: Descriptor, pieces: Iterator[bytes]) -> None:
@@ -240,6 +266,10 @@ def hashed(pieces: Iterator[bytes], blob: Descriptor, advance: Callable[[int], N
         raise CommandFailed(
             f"{blob.digest}: the source gave other bytes ({size} of {blob.size}); the image there is damaged, build it again"
         )
+
+
+def _wait(attempt: int) -> None:
+    time.sleep(min(LONGEST_WAIT_S, 0.25 * 2**attempt) * random.uniform(0.5, 1))  # noqa: S311 - no secret
 
 
 def _scope(method: str, address: str) -> tuple[str, bool]:

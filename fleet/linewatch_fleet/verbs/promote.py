@@ -100,8 +100,9 @@ def command(ctx: click.Context, environment: str, release_file: Path, source: st
         for name, image in release.images.items():
             contents[name] = read_content(origin.place(image.repository), image.digest)
             advance(name)
+    held: dict[str, str] = {}
     copies = [
-        plan_copy(name, contents[name], origin.place(image.repository), target.place(image.repository), release.version)
+        plan_copy(name, contents[name], origin.place(image.repository), target.place(image.repository), release.version, held)
         for name, image in release.images.items()
     ]  # fmt: skip
     conditions = _judged(stage, fleet, release, release_file, contents, copies, origin, scan_reports)
@@ -112,7 +113,7 @@ def command(ctx: click.Context, environment: str, release_file: Path, source: st
     ) as sent:
         plan = _plan(stage, target, copies, sent, verify_layers)
         if not as_json:
-            _show(conditions, plan)
+            _show(conditions, None if refused else plan)
         if not (dry_run or refused):
             for step in plan.changes:
                 output.say(f"{step.action} {step.what}")
@@ -177,11 +178,7 @@ def _plan(
         detail = (f"{decimal(copy.bytes_left)} of {decimal(copy.content.size)} in {len(copy.blobs)} of {len(copy.content.blobs)} blobs, "
                   f"{len(copy.manifests)} of {len(copy.content.manifests)} manifests; {copy.content.index.digest}")  # fmt: skip
 
-        def do(copy: Copy = copy) -> None:
-            carry_out(copy, sent, output.say)
-            if verify_layers:
-                verify(copy, layers=True)
-
+        do = partial(carry_out, copy, sent, output.say, layers=verify_layers)
         plan.add("copy", what, detail, do)
     return plan
 
@@ -195,10 +192,11 @@ def _plan_repository(plan: Plan, ecr: Ecr, name: str, kms_key: str) -> None:
         plan.add("update", f"repository {name}", "tags become immutable", partial(ecr.make_immutable, name))
 
 
-def _show(conditions: list[Condition], plan: Plan) -> None:
+def _show(conditions: list[Condition], plan: Plan | None) -> None:
     output.table(("CONDITION", "ABOUT", "RESULT", "DETAIL"),
                  ((one.name, one.about, one.result, one.detail) for one in conditions))  # fmt: skip
-    plan.show()
+    if plan:
+        plan.show()
 
 
 def _document(release: Release, stage: Environment, conditions: list[Condition], copies: list[Copy], plan: Plan, *,
