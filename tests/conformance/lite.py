@@ -64,7 +64,7 @@ if not os.environ.get("NOTIFY_SOCKET"):
 socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(states[sys.argv[1]], os.environ["NOTIFY_SOCKET"])
 """
 OLD_SYSTEMD, NEW_SYSTEMD = 252, 257
-"""Of Debian 12 and 13."""
+"""Of Debian 12 and 13. For steps with privilege: others may not reach this Python."""
 
 
 class Unit:
@@ -228,7 +228,7 @@ class Lite(Device):
         self.tools = root / "bin"
         self.tools.mkdir(parents=True)
         tool = self.tools / "systemd-notify"
-        tool.write_text(SYSTEMD_NOTIFY.format(python=os.path.realpath(sys.executable), version=systemd))
+        tool.write_text(SYSTEMD_NOTIFY.format(python=sys.executable, version=systemd))
         tool.chmod(0o755)
         super().__init__(root, artifacts)
         self._units: dict[str, Unit] = {}

@@ -60,9 +60,10 @@ class Running:
         needle = f"{MARK}={self.mark}".encode()
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
-                if needle in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0"):
+                marked = needle in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+                if marked and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
-        return [one for one in found if one.status() != psutil.STATUS_ZOMBIE]
+        return found
 
     def wait(self, seconds: float) -> bool:
         """Whether the first process ended within `seconds`."""

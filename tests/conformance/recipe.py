@@ -129,6 +129,17 @@ def _merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return base
 
 
+def _lifecycle(recipe: Recipe, manifest: Mapping[str, Any], known: tuple[str, ...]) -> dict[str, Any]:
+    """A manifest's own lifecycle, or the part of the recipe's that its Selections name; `all` where it names none."""
+    if own := manifest.get("Lifecycle"):
+        return dict(own)
+    everywhere = recipe.document.get("Lifecycle", {})
+    for name in manifest.get("Selections") or ["all"]:
+        if name in everywhere and (not known or name in known):
+            return dict(everywhere[name])
+    return {}
+
+
 # --- classic ---------------------------------------------------------------------------------------------------------
 
 # KernelConfigResolver: a pointer has neither ':' nor '}'.
@@ -158,7 +169,7 @@ def classic_steps(
     recipe: Recipe, device: Mapping[str, str], configuration: Mapping[str, Any], place: Place
 ) -> dict[str, Step]:
     """Every step, its keys in whatever case, with what could be put in; what could not stays as it is written."""
-    lifecycle = _lower(classic_manifest(recipe, device).get("Lifecycle") or {})
+    lifecycle = _lower(_lifecycle(recipe, classic_manifest(recipe, device), ()))
     everywhere = lifecycle.pop("setenv", {})
 
     def put_in(text: Any) -> str:
@@ -213,15 +224,19 @@ def lite_manifest(recipe: Recipe) -> Mapping[str, Any]:
             "all",
         }:
             continue
-        if wanted.get("architecture", "*") in {"*", "", ARCHITECTURE} and manifest.get("Lifecycle"):
+        if wanted.get("architecture", "*") in {"*", "", ARCHITECTURE} and _lite_lifecycle(recipe, manifest):
             chosen: Mapping[str, Any] = manifest
             return chosen
     raise BadRecipe(f"{recipe.name}: No lifecycle was found for linux")
 
 
+def _lite_lifecycle(recipe: Recipe, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return _lifecycle(recipe, manifest, ("all", "linux"))
+
+
 def lite_step(recipe: Recipe, phase: str) -> Step | None:
     """The step as it is written, nothing put in; None where there is none by exactly this name. (recipe.c)"""
-    step = lite_manifest(recipe)["Lifecycle"].get(phase)
+    step = _lite_lifecycle(recipe, lite_manifest(recipe)).get(phase)
     if step is None:
         return None
     if isinstance(step, str):
@@ -248,7 +263,7 @@ def lite_script(recipe: Recipe, phase: str, configuration: Mapping[str, Any], pl
     step = lite_step(recipe, phase)
     assert step is not None, phase
     lines = ["#!/bin/sh\n"]
-    for variables in (lite_manifest(recipe)["Lifecycle"].get("Setenv", {}), step.environment):
+    for variables in (_lite_lifecycle(recipe, lite_manifest(recipe)).get("Setenv", {}), step.environment):
         for key, value in variables.items():
             if not isinstance(value, str):
                 raise BadRecipe(

@@ -128,7 +128,8 @@ def test_running_again_in_between_does_not_reset_the_count_of_crashes(shell_devi
 
 
 def test_a_startup_that_ends_well_by_itself_leaves_it_running_on_both(shell_device: Device) -> None:
-    recipe = shell(startup='[ -z "$NOTIFY_SOCKET" ] || systemd-notify --ready; exit 0')
+    script = '[ -z "$NOTIFY_SOCKET" ] || systemd-notify --ready; exit 0'
+    recipe = shell(startup={"Script": script, "RequiresPrivilege": True})
     assert shell_device.deploy(recipe).status == SUCCEEDED
     assert shell_device.state(recipe) == RUNNING
 
@@ -137,7 +138,7 @@ def test_a_startup_that_ends_well_by_itself_leaves_it_running_on_both(shell_devi
 def test_a_startup_that_runs_into_the_lines_that_lite_appends(root: Path, systemd: int, state: str) -> None:
     """`systemd-notify --stopping` is an error before systemd 253: the script ends with it, three times."""
     device = Lite(root, systemd=systemd)
-    recipe = shell(startup="true")
+    recipe = shell(startup={"Script": "true", "RequiresPrivilege": True})
     device.deploy(recipe)
     device.wait(recipe, state)
     device.close()
@@ -165,7 +166,10 @@ def test_a_run_that_ends_well_is_finished(shell_device: Device) -> None:
 
 def test_a_startup_in_the_foreground_is_up_when_it_says_so(shell_device: Device) -> None:
     recipe = shell(
-        startup={"Script": '[ -z "$NOTIFY_SOCKET" ] || systemd-notify --ready; echo up; ' + FOREVER}
+        startup={
+            "Script": '[ -z "$NOTIFY_SOCKET" ] || systemd-notify --ready; echo up; ' + FOREVER,
+            "RequiresPrivilege": True,
+        }
     )
 
     def service() -> None:
