@@ -13,7 +13,6 @@ from linewatch_fleet.devices import Device, troubles
 from linewatch_fleet.greengrass import Greengrass
 from linewatch_fleet.target import Target
 
-
 SHOWN: Final = 6
 
 

@@ -51,7 +51,7 @@ def missing_images(account: Account, release: Release) -> list[str]:
             _registry_has, Registry(environment.registry, partial(docker_credentials, environment.registry))
         )
         if environment.registry
-        else partial(_ecr_has, account)
+        else partial(_ecr_has, account.client("ecr"), environment.account)
     )
     return [
         f"{environment.repository_prefix}{image.repository}@{image.digest}"
@@ -64,10 +64,10 @@ def _registry_has(registry: Registry, repository: str, image: Image) -> bool:
     return registry.manifest(repository, image.digest) is not None
 
 
-def _ecr_has(account: Account, repository: str, image: Image) -> bool:
+def _ecr_has(ecr: Any, registry_id: str, repository: str, image: Image) -> bool:
     try:
-        account.client("ecr").describe_images(
-            registryId=account.environment.account,
+        ecr.describe_images(
+            registryId=registry_id,
             repositoryName=repository,
             imageIds=[{"imageDigest": image.digest}],
         )

@@ -105,7 +105,7 @@ def test_a_release_of_another_checkout_is_refused(aws: AwsAccount) -> None:
     release = aws.release("0.2.0")
     text = release.read_text()
     start = text.index("recipes/broker.sh") + len("recipes/broker.sh\n    digest: sha256:")
-    release.write_text(text[:start] + "0" * 64 + text[start + 65 :])
+    release.write_text(text[:start] + "0" * 64 + text[start + 64 :])
     result = aws.run("publish", aws.name, "--release", release)
     assert result.exit_code == 3, result.stderr
     assert "this checkout is not release 0.2.0: recipes/broker.sh differ" in result.stderr
