@@ -60,6 +60,12 @@ class Nucleus:
     async def run(self) -> None:
         """Reports and answers until it is cancelled. Returns at once outside of Greengrass; raises nothing."""
         if not (self._socket and self._token):
+            if self._socket or self._token:
+                missing = TOKEN_VARIABLE if self._socket else SOCKET_VARIABLE
+                log.warning(
+                    "nucleus_not_told",
+                    extra={"reason": f"{missing} is not set; pass both into the container"},
+                )
             return
         attempt, trouble = 0, ""
         while True:

@@ -180,6 +180,19 @@ def test_outside_of_greengrass_nothing_is_imported_and_the_task_just_ends() -> N
     assert subprocess.run([sys.executable, "-c", program], env=environment, check=False).returncode == 0
 
 
+@pytest.mark.parametrize("missing", [SOCKET_VARIABLE, TOKEN_VARIABLE])
+async def test_one_variable_without_the_other_is_told(
+    ipc: NucleusIpc, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, missing: str
+) -> None:
+    monkeypatch.delenv(missing)
+
+    await nucleus.Nucleus(lambda: True).run()
+
+    (told,) = [record for record in caplog.records if record.message == "nucleus_not_told"]
+    assert told.reason == f"{missing} is not set; pass both into the container"
+    assert ipc.connections == 0
+
+
 @pytest.mark.parametrize("hang", [False, True], ids=["a nucleus that answers", "a nucleus that hangs"])
 def test_a_stop_does_not_wait_for_the_nucleus(ipc: NucleusIpc, hang: bool) -> None:
     ipc.hang = hang
