@@ -9,7 +9,7 @@ until [ -s "$d/secrets/$LW_USER/mqtt-password" ]; do
   sleep 5
 done
 # Thing names may hold what a name in topics may not.
-[ -n "$LW_DEVICE" ] || LW_DEVICE=$(printf %s "$AWS_IOT_THING_NAME" | tr A-Z a-z | tr -c a-z0-9_- - | cut -c 1-64)
+[ -n "$LW_DEVICE" ] || LW_DEVICE=$(printf %s "$AWS_IOT_THING_NAME" | tr "[:upper:]" "[:lower:]" | tr -c a-z0-9_- - | cut -c 1-64)
 set -- "$@" -v "$d/secrets/$LW_USER:/run/linewatch:ro" -v "$d/state/$LW_PART:/var/lib/linewatch/state" \
   -e "$LW_PREFIX"MQTT_HOST=broker -e "$LW_PREFIX"MQTT_USERNAME="$LW_USER" \
   -e "$LW_PREFIX"MQTT_PASSWORD_FILE=/run/linewatch/mqtt-password -e "$LW_PREFIX"DEVICE="$LW_DEVICE"
