@@ -15,6 +15,7 @@ from tiny_models import described, encoded, make_package, picture, spots_graph
 
 from linewatch.v1 import inspector_pb2_grpc
 from linewatch_inference.active_file import ACTIVE
+from open_inference.v2 import open_inference_pb2
 
 TIMEOUT_S = 20.0
 
@@ -324,6 +325,23 @@ def test_a_new_model_is_served_once_its_files_rest_or_at_once_by_its_active_file
     assert outcome(tmp_path) == f"1.0.0 serving {digest(running)}"
     assert [entry.name for entry in running.repository.index()] == ["spots", "wear"]
     assert running.repository.is_complete
+
+
+def test_a_version_loaded_by_hand_stays_until_the_active_file_is_written_anew(
+    serve: Callable[..., Running], two_versions: Path
+) -> None:
+    activate(two_versions, "1.0.0")
+    running = serve(two_versions)
+    running.open_inference.RepositoryModelLoad(
+        open_inference_pb2.RepositoryModelLoadRequest(model_name="spots"), timeout=TIMEOUT_S
+    )
+
+    running.activation.look()
+    assert served(running) == "1.1.0"
+
+    activate(two_versions, "1.0.0")
+    running.activation.look()
+    assert served(running) == "1.0.0"
 
 
 def test_models_that_the_settings_do_not_name_are_left_alone(

@@ -226,6 +226,32 @@ def test_on_an_empty_device_it_waits_and_serves_by_itself_once_key_and_model_are
         assert process.stop() == 0
 
 
+def test_killed_at_a_swap_it_comes_back_with_the_version_that_the_active_file_names(
+    start: Callable[..., Process], own_copy: Path
+) -> None:
+    make_package(own_copy, described("segmentation", "1.1.0"), spots_graph(), own_copy / "key.pem")
+    active = own_copy / "models/spots/active"
+    active.write_text("1.0.0\n")
+    for version in ("1.1.0", "1.0.0", "1.1.0"):
+        process = start(own_copy, models="spots")
+        outcome = Path(process.environment["INFERENCE_STATE_DIR"]) / "serving/spots"
+        process.wait_for("model_loaded")
+        outcome.unlink(missing_ok=True)
+        new = active.with_name(".active.new")
+        new.write_text(f"{version}\n")
+        new.replace(active)
+        wait_until(lambda process=process: process.events().count("model_loaded") == 2, TIMEOUT_S)
+        process.process.kill()
+        process.process.wait()
+
+    process = start(own_copy, models="spots")
+    process.wait_for("model_loaded")
+    wait_until(lambda: outcome.exists() and outcome.read_text().startswith("1.1.0 serving sha256:"))
+    with grpc.insecure_channel(process.address) as channel:
+        wait_until(lambda: health(channel) == health_pb2.HealthCheckResponse.SERVING)
+    assert process.stop() == 0
+
+
 def test_an_update_waits_for_the_call_in_hand(
     start: Callable[..., Process], own_copy: Path, tmp_path: Path
 ) -> None:
