@@ -59,6 +59,10 @@ containers: setup ## build the images, test them and the compose stack; ENGINE=1
 recipes: setup ## render and lint the recipes of the images just built, into build/recipes/; REGISTRY=host CAPTURES=2
 	@.venv/bin/linewatch recipes render $(if $(REGISTRY),--registry "$(REGISTRY)") $(if $(CAPTURES),--captures "$(CAPTURES)")
 
+.PHONY: rehearsal
+rehearsal: setup ## the platform engineer's day without an AWS account: every verb of linewatch, after make images
+	@$(RUN) -m linewatch_plant.rehearsal
+
 .PHONY: evaluate
 evaluate: setup ## metrics of a committed model: MODEL=pv-el-cells DATA=dir JSON=file SPLIT=test
 	@$(RUN) -m linewatch_models.evaluate --model "$(MODEL)" --data "$(DATA)" $(if $(JSON),--json "$(JSON)") \
