@@ -7,6 +7,7 @@ begun anew: ECR does not do uploads in several chunks as specified (docs/decisio
 
 import base64
 import hashlib
+import ipaddress
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -80,9 +81,7 @@ class Registry:
 
     def __init__(self, host: str, credentials: Credentials) -> None:
         self.host = host
-        name = urlsplit(f"//{host}").hostname or ""
-        scheme = "http" if name == "localhost" or name.startswith("127.") or name == "::1" else "https"
-        self._base = f"{scheme}://{host}"
+        self._base = f"{'http' if _is_loopback(host) else 'https'}://{host}"
         self._credentials = credentials
         self._mounts = True
         self._authorizations: dict[tuple[str, bool], str] = {}
@@ -266,6 +265,14 @@ def hashed(pieces: Iterator[bytes], blob: Descriptor, advance: Callable[[int], N
         raise CommandFailed(
             f"{blob.digest}: the source gave other bytes ({size} of {blob.size}); the image there is damaged, build it again"
         )
+
+
+def _is_loopback(host: str) -> bool:
+    name = urlsplit(f"//{host}").hostname or ""
+    try:
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def _wait(attempt: int) -> None:
