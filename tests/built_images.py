@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import wait_for
 
 ROOT = Path(__file__).resolve().parents[1]
 PRODUCT = ("broker", "capture", "console", "forwarder", "inference")
@@ -75,20 +75,27 @@ class Container:
         described: dict[str, Any] = json.loads(docker("inspect", self.id))[0]
         return described
 
-    def log(self) -> str:
-        """Both streams."""
-        done = subprocess.run(["docker", "logs", self.id], capture_output=True, text=True, check=True)
-        return done.stdout + done.stderr
-
     def until(self, told: str, deadline_s: float) -> None:
-        """Waits for a text in its log. Fails with the log when the container ends before."""
-
-        def is_told() -> bool:
-            if not self.inspect()["State"]["Running"]:
-                pytest.fail(f"ended early:\n{self.log()}")
-            return told in self.log()
-
-        wait_for(is_told, f"the log says {told}", deadline_s)
+        """Waits for a text in its log, without asking again and again. Fails with the log when it ends before."""
+        with subprocess.Popen(
+            ["docker", "logs", "--follow", self.id],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as following:
+            late = threading.Timer(deadline_s, following.kill)
+            late.start()
+            assert following.stdout is not None
+            seen = []
+            for line in following.stdout:
+                seen.append(line)
+                if told in line:
+                    late.cancel()
+                    following.kill()
+                    return
+            late.cancel()
+        ending = "ended early" if following.returncode == 0 else f"did not say {told} within {deadline_s:g} s"
+        pytest.fail(f"{ending}:\n{''.join(seen)}")
 
     def health(self) -> int:
         """Runs its own health command; the exit code."""
