@@ -12,6 +12,7 @@ from linewatch_fleet.config import Environment
 from linewatch_fleet.deployments import Wish, configuration_of
 from linewatch_fleet.errors import BadInput
 from linewatch_fleet.greengrass import AWS_OWN, Greengrass
+from linewatch_fleet.recipes.lint import unsafe_values
 
 Known = Mapping[str, Callable[[], str]]
 """Keys that need not stand in fleet.yaml, and where their values come from."""
@@ -20,11 +21,12 @@ Known = Mapping[str, Callable[[], str]]
 class Configuring:
     """Makes wishes of component versions."""
 
-    def __init__(self, cloud: Greengrass, known: Known, present: Mapping[str, Any]) -> None:
+    def __init__(self, cloud: Greengrass, known: Known, present: Mapping[str, Any], *, is_lite: bool) -> None:
         self._cloud = cloud
         self._environment: Environment = cloud.environment
         self._known = known
         self._present = present
+        self._is_lite = is_lite
         self._defaults: dict[tuple[str, str], dict[str, Any] | None] = {}
 
     def check_names(self, names: set[str]) -> None:
@@ -49,6 +51,11 @@ class Configuring:
             raise BadInput(
                 f"fleet.yaml: environments: {self._environment.name}: configuration: {name}: "
                 f"{name} {version} has no {', '.join(unknown)}; it has: {', '.join(sorted(defaults))}"
+            )
+        unsafe = unsafe_values(asked) if self._is_lite else []
+        if unsafe:
+            raise BadInput(
+                f"fleet.yaml: environments: {self._environment.name}: configuration: {name}: {'; '.join(unsafe)}"
             )
         told = {key: value() for key, value in self._known.items() if key in defaults and key not in asked}
         return self.with_reset(name, version, {**told, **asked})

@@ -95,7 +95,13 @@ def failure(effective: Mapping[str, Any]) -> str:
     stack = [code for code in details.get("errorStack", []) if code != "DEPLOYMENT_FAILURE"]
     words = [effective.get("reason") or "", " > ".join(stack)]
     why = ": ".join(word for word in words if word) or "no reason given"
-    return f"deployment {effective['deploymentName'] or effective['deploymentId']} {effective['coreDeviceExecutionStatus']}: {why}"
+    name = effective["deploymentName"] or effective["deploymentId"]
+    return plain(f"deployment {name} {effective['coreDeviceExecutionStatus']}: {why}")
+
+
+def plain(text: str) -> str:
+    """One line without control characters: a device's words must not steer the terminal of whoever reads them."""
+    return "".join(character for character in " ".join(text.split()) if character.isprintable())
 
 
 def age(silence: timedelta) -> str:
@@ -112,9 +118,8 @@ def _failed(effective: Mapping[str, Any]) -> bool:
 
 def _trouble(component: Mapping[str, Any]) -> str:
     codes = " ".join(component.get("lifecycleStatusCodes", []))
-    details = " ".join((component.get("lifecycleStateDetails") or "").split())
+    details = component.get("lifecycleStateDetails") or ""
     why = ": ".join(word for word in (codes, details) if word)
     state = component.get("lifecycleState", "without a state")
-    return f"{component['componentName']} {component['componentVersion']} {state}" + (
-        f" ({why})" if why else ""
-    )
+    what = f"{component['componentName']} {component['componentVersion']} {state}"
+    return plain(f"{what} ({why})" if why else what)

@@ -47,7 +47,10 @@ def worked_out(
         "UplinkHost": cloud.uplink_host,
         "CloudApiUrl": lambda: stack_outputs(account).get("ApiUrl", ""),
     }
-    configuring = Configuring(cloud, known, before)
+    runtime = aws_components.runtime_of(
+        device.core.get("runtime", aws_components.CLASSIC) for device in devices if device.core
+    )
+    configuring = Configuring(cloud, known, before, is_lite=runtime == aws_components.LITE)
     configuring.check_names({*wanted.versions, *before} - wanted.without)
     wishes = {
         name: configuring.with_reset(name, version, wanted.configurations[name])
@@ -55,9 +58,6 @@ def worked_out(
         else configuring.wish(name, version)
         for name, version in wanted.versions.items()
     }
-    runtime = aws_components.runtime_of(
-        device.core.get("runtime", aws_components.CLASSIC) for device in devices if device.core
-    )
     pins = aws_components.pinned(cloud, environment, before, runtime)
     services = [name for name in wanted.versions if _is_service(name)]
     for name, version in pins.items():

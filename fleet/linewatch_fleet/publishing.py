@@ -8,13 +8,26 @@ deployed, and last the release's record. Whatever was done plans as `keep` the n
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+from linewatch_fleet import output
 from linewatch_fleet.components import CONTENT_TAG, RELEASE_TAG, Standing, content_digest, standing
 from linewatch_fleet.errors import CommandFailed, GateRefused
 from linewatch_fleet.greengrass import Greengrass
 from linewatch_fleet.plan import Plan
 from linewatch_fleet.preparing import artifact_digests, artifact_key
 from linewatch_fleet.published import Bucket, Record, record_key
+from linewatch_fleet.recipes import lint
 from linewatch_fleet.recipes.render import Artifact, Component
+
+
+def check_recipes(components: Sequence[Component]) -> None:
+    """Lints every recipe. Raises GateRefused for what a device would not take; warnings are told."""
+    found = [(component.name, one) for component in components for one in lint.lint_text(component.text)]
+    told = {severity: [f"{name}: {one.path}: {one.found}: {one.reason}; {one.remedy} ({one.rule})"
+                       for name, one in found if one.severity == severity] for severity in ("warning", "error")}  # fmt: skip
+    for line in told["warning"]:
+        output.say(f"warning: {line}")
+    if told["error"]:
+        raise GateRefused("\n".join(told["error"]))
 
 
 def add_components(

@@ -169,6 +169,16 @@ def test_a_mistyped_configuration_is_refused(
     assert aws.revisions() == 0
 
 
+def test_a_value_that_lite_would_cut_off_is_refused_for_lite_only(aws: AwsAccount) -> None:
+    aws.write_fleet(configuration={"io.linewatch.Console": {"OperatorName": "Line 1; reboot"}})
+    release = published(aws, "0.2.0")
+    assert deploy(aws, "--release", release, "--dry-run").exit_code == 0
+    aws.add_device("lite-1", runtime="aws_nucleus_lite")
+    refused = deploy(aws, "--release", release)
+    assert refused.exit_code == 2
+    assert "OperatorName: 'Line 1; reboot'" in refused.stderr
+
+
 def test_what_the_environment_knows_need_not_be_written_down(aws: AwsAccount) -> None:
     aws.write_fleet(
         site="plant-9", configuration={"io.linewatch.Console": {"CloudApiUrl": "https://own.example.com"}}

@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 from greengrass_account import AwsAccount
 
+from linewatch_fleet import preparing
+from linewatch_fleet.recipes.render import Component
+
 OURS = {"Broker", "Capture", "Capture2", "Console", "Forwarder", "Inference"}
 
 
@@ -64,6 +67,23 @@ def test_the_same_version_with_other_content_is_refused(aws: AwsAccount) -> None
     assert "io.linewatch.Inference 0.2.0 is there with other content" in result.stderr
     assert "io.linewatch.Console 0.2.0" in result.stderr, "every refusal is told, not the first alone"
     assert len(created(aws)) == before
+
+
+def test_a_recipe_that_devices_would_not_take_is_refused(
+    aws: AwsAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = preparing.components
+
+    def spoilt(*arguments: Any) -> list[Component]:
+        made = real(*arguments)
+        made[0].recipe["Lifecycle"]["all"]["run"] = {"Script": "docker run ${IMAGE}"}
+        return made
+
+    monkeypatch.setattr(preparing, "components", spoilt)
+    result = aws.run("publish", aws.name, "--release", aws.release("0.2.0"))
+    assert result.exit_code == 3
+    assert "io.linewatch.Broker: Lifecycle.all.run" in result.stderr
+    assert created(aws) == []
 
 
 def test_images_must_be_promoted_first(aws: AwsAccount) -> None:

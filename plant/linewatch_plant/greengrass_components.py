@@ -19,7 +19,7 @@ PUBLIC = {
     "aws.greengrass.Cli": ("2.17.0", "2.18.0"),
     "aws.greengrass.DockerApplicationManager": ("2.0.15", "2.0.16"),
     "aws.greengrass.TokenExchangeService": ("2.0.3",),
-    "aws.greengrass.StreamManager": ("2.2.0", "2.2.1"),
+    "aws.greengrass.StreamManager": ("2.2.1", "2.3.0"),
     "aws.greengrass.LogManager": ("2.3.10", "2.3.11"),
 }
 """AWS's own components and some of their versions; a test that needs others says so."""

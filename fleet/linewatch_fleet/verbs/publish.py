@@ -14,7 +14,7 @@ from linewatch_fleet.greengrass import Greengrass
 from linewatch_fleet.manifest import read_release
 from linewatch_fleet.plan import Plan
 from linewatch_fleet.published import Bucket, Record, manifest_digest
-from linewatch_fleet.publishing import add_components, add_record
+from linewatch_fleet.publishing import add_components, add_record, check_recipes
 from linewatch_fleet.signing import release_signer
 
 
@@ -62,6 +62,7 @@ def _release(plan: Plan, account: Account, fleet: Fleet, release_file: Path) -> 
     _check_signature(fleet, environment, release_file)
     bucket = Bucket.of(account)
     components = preparing.components(fleet, environment, release, bucket.name)
+    check_recipes(components)
     missing = preparing.missing_images(account, release)
     if missing:
         raise GateRefused(
@@ -80,6 +81,7 @@ def _release(plan: Plan, account: Account, fleet: Fleet, release_file: Path) -> 
 def _model(plan: Plan, account: Account, package: Path) -> dict[str, object]:
     bucket = Bucket.of(account)
     component = own_model.component_of(package, account.environment, bucket.name)
+    check_recipes([component])
     versions = add_components(plan, Greengrass(account), bucket, [component], "")
     return {
         "published": f"{component.name} {component.version}; deploy it with "

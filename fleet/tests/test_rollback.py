@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`linewatch rollback`: the release before, as it was, and nobody else's parts touched."""
+
+import json
+from typing import Any
+
+import pytest
+from greengrass_account import AwsAccount
+
+
+def deploy(aws: AwsAccount, version: str, *changed: str) -> None:
+    release = aws.release(version, *changed)
+    assert aws.run("publish", aws.name, "--release", release).exit_code == 0
+    result = aws.run("deploy", aws.name, "--release", release)
+    assert result.exit_code == 0, result.stderr
+
+
+def rolled_back(aws: AwsAccount, *arguments: str) -> dict[str, Any]:
+    result = aws.run("rollback", aws.name, *arguments)
+    assert result.exit_code == 0, result.stderr
+    return aws.latest()
+
+
+def inference(deployment: dict[str, Any]) -> str:
+    return str(deployment["components"]["io.linewatch.Inference"]["componentVersion"])
+
+
+def test_the_release_before_is_deployed_again(aws: AwsAccount) -> None:
+    deploy(aws, "0.2.0")
+    deploy(aws, "0.3.0", "inference")
+    result = aws.run("rollback", aws.name, "--dry-run", "--json")
+    changed = [one["component"] for one in json.loads(result.stdout)["changes"] if one["from"] != one["to"]]
+    assert changed == ["io.linewatch.Inference"]
+    assert aws.revisions() == 2
+    made = rolled_back(aws)
+    assert (made["deploymentName"], inference(made)) == ("linewatch-0.2.0", "0.2.0")
+    assert made["tags"]["linewatch:rolled-back"] == "0.3.0"
+
+
+def test_a_second_rollback_goes_further_back_and_not_forth_again(aws: AwsAccount) -> None:
+    for version in ("0.2.0", "0.3.0", "0.4.0"):
+        deploy(aws, version, "inference")
+    assert inference(rolled_back(aws)) == "0.3.0"
+    assert inference(rolled_back(aws)) == "0.2.0"
+    result = aws.run("rollback", aws.name)
+    assert result.exit_code == 3
+    assert "no release before 0.2.0" in result.stderr
+
+
+def test_a_release_that_came_back_after_a_rollback_counts_again(aws: AwsAccount) -> None:
+    deploy(aws, "0.2.0", "inference")
+    deploy(aws, "0.3.0", "inference")
+    rolled_back(aws)
+    deploy(aws, "0.3.0", "inference")
+    deploy(aws, "0.4.0", "inference")
+    assert inference(rolled_back(aws)) == "0.3.0"
+
+
+def test_releases_that_failed_or_were_cancelled_are_passed_over(aws: AwsAccount) -> None:
+    core = aws.add_device("core-1")
+    deploy(aws, "0.2.0", "inference")
+    aws.greengrass.finish(aws.latest()["deploymentId"])
+    deploy(aws, "0.3.0", "inference")
+    aws.run("cancel", aws.name)
+    deploy(aws, "0.4.0", "inference")
+    core.fails(aws.target, "FAILED_ROLLBACK_COMPLETE")
+    seen = aws.run(
+        "deploy", aws.name, "--release", aws.directory / "release-0.4.0.yaml", "--wait", "--every", "0.05"
+    )
+    assert seen.exit_code == 4
+    deploy(aws, "0.5.0", "inference")
+    assert inference(rolled_back(aws)) == "0.2.0"
+
+
+def test_foreign_components_and_aws_own_stay_as_they_are_now(aws: AwsAccount) -> None:
+    deploy(aws, "0.2.0")
+    aws.write_fleet(components={"aws.greengrass.Nucleus": "2.18.0", "aws.greengrass.StreamManager": "2.3.0"})
+    deploy(aws, "0.3.0", "inference")
+    now = aws.latest()["components"]
+    now["com.example.Plc"] = {"componentVersion": "4.2.0"}
+    aws.client("greengrassv2").create_deployment(
+        targetArn=aws.target,
+        deploymentName="linewatch-0.3.0",
+        components=now,
+        tags={"linewatch:release": "0.3.0"},
+    )
+    aws.write_fleet()
+    made = rolled_back(aws)["components"]
+    assert made["com.example.Plc"] == {"componentVersion": "4.2.0"}
+    assert made["aws.greengrass.StreamManager"]["componentVersion"] == "2.3.0"
+
+
+def test_the_configuration_is_that_of_then(aws: AwsAccount) -> None:
+    aws.write_fleet(configuration={"io.linewatch.Capture": {"Line": "line-7"}})
+    deploy(aws, "0.2.0")
+    aws.write_fleet(configuration={"io.linewatch.Capture": {"Line": "line-8", "Station": "station-3"}})
+    deploy(aws, "0.3.0", "inference")
+    update = rolled_back(aws)["components"]["io.linewatch.Capture"]["configurationUpdate"]
+    assert json.loads(update["merge"])["Line"] == "line-7"
+    assert update["reset"] == [""], "Station must leave the devices again"
+
+
+def test_to_a_named_release(aws: AwsAccount) -> None:
+    for version in ("0.2.0", "0.3.0", "0.4.0"):
+        deploy(aws, version, "inference")
+    assert inference(rolled_back(aws, "--to", "0.2.0")) == "0.2.0"
+    unknown = aws.run("rollback", aws.name, "--to", "9.9.9")
+    assert unknown.exit_code == 2
+    assert "was never deployed here; there were: 0.2.0, 0.4.0, 0.3.0" in unknown.stderr
+
+
+def test_a_component_version_that_was_deleted_is_named(aws: AwsAccount) -> None:
+    deploy(aws, "0.2.0", "inference")
+    deploy(aws, "0.3.0", "inference")
+    arn = "arn:aws:greengrass:eu-central-1:000000000000:components:io.linewatch.Inference:versions:0.2.0"
+    aws.client("greengrassv2").delete_component(arn=arn)
+    result = aws.run("rollback", aws.name)
+    assert result.exit_code == 3
+    assert "io.linewatch.Inference 0.2.0 is missing" in result.stderr
+
+
+def test_nothing_to_roll_back(aws: AwsAccount) -> None:
+    assert aws.run("rollback", aws.name).exit_code == 3
+    deploy(aws, "0.2.0")
+    result = aws.run("rollback", aws.name)
+    assert result.exit_code == 3
+    assert "no release before 0.2.0" in result.stderr
+
+
+@pytest.mark.parametrize("operation", ["ListDeployments", "GetDeployment", "CreateDeployment"])
+def test_a_missing_permission_names_the_page(aws: AwsAccount, operation: str) -> None:
+    deploy(aws, "0.2.0")
+    deploy(aws, "0.3.0", "inference")
+    aws.greengrass.service.denied = {operation}
+    result = aws.run("rollback", aws.name)
+    assert result.exit_code == 1
+    assert "docs/rolling-back.md lists the permissions" in result.stderr
