@@ -55,7 +55,7 @@ class Nucleus:
         self._token = os.environ.get(TOKEN_VARIABLE, "")
         self._bootstrap: Any = None
         self._deferred: tuple[str, float] = ("", 0.0)
-        self._has_updates = busy is not None
+        self._has_told_no_updates = False
 
     async def run(self) -> None:
         """Reports and answers until it is cancelled. Returns at once outside of Greengrass; raises nothing."""
@@ -143,7 +143,7 @@ class Nucleus:
     async def _subscribe(self, client: Any, happened: "asyncio.Queue[Any]") -> None:
         from awsiot.greengrasscoreipc.model import ServiceError
 
-        if not self._has_updates:
+        if self._busy is None:
             return
         put = _putter(happened)
         answer, _ = client.subscribe_to_component_updates_async(
@@ -152,8 +152,11 @@ class Nucleus:
         try:
             await _answer(answer)
         except ServiceError as error:
-            self._has_updates = False
-            log.info("nucleus_has_no_component_updates", extra={"reason": error.message})
+            if not self._has_told_no_updates:
+                log.info("nucleus_has_no_component_updates", extra={"reason": error.message})
+            self._has_told_no_updates = (
+                True  # asked again at the next session: it may have been a passing trouble
+            )
 
     async def _decide(self, client: Any, deployment_id: str) -> None:
         """Answers a pre-update event. Raises when the nucleus does not take the answer."""

@@ -155,7 +155,7 @@ async def test_a_service_that_holds_no_part_does_not_ask_to_be_asked(ipc: Nucleu
         assert ipc.subscribers() == []
 
 
-async def test_nucleus_lite_is_told_the_state_and_asked_only_once_for_updates(
+async def test_nucleus_lite_is_told_the_state_and_its_lack_of_updates_is_logged_once(
     ipc: NucleusIpc, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -165,6 +165,11 @@ async def test_nucleus_lite_is_told_the_state_and_asked_only_once_for_updates(
         ipc.stop()
         ipc.start()
         await until(lambda: ipc.states_of(TOKEN) == ["RUNNING"] * 2, "RUNNING is told again")
+
+        ipc.lite = False
+        ipc.stop()
+        ipc.start()
+        await until(lambda: ipc.subscribers() == [TOKEN], "a nucleus that has them is asked again")
 
     told = [(one.message, one.levelname) for one in caplog.records if "component_updates" in one.message]
     assert told == [("nucleus_has_no_component_updates", "INFO")]
