@@ -20,6 +20,7 @@ import html
 import json
 import os
 import secrets
+import signal
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field, fields
@@ -296,6 +297,8 @@ def main() -> None:
     # The secret comes by environment, not by argument: arguments are seen by every user of the machine.
     secret = os.environ.get("ERP_CLIENT_SECRET", DEFAULT_SECRET)
     app = application(arguments.client_id, secret, arguments.token_life_s, arguments.state)
+    # uvicorn sends itself the signal again once it has stopped: that is to end in order, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     uvicorn.run(
         app,
         host=arguments.host,

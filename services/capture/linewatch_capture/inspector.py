@@ -34,6 +34,8 @@ REASON_OF_CODE = {
     grpc.StatusCode.NOT_FOUND: "model_not_found",
     grpc.StatusCode.RESOURCE_EXHAUSTED: "busy",
     grpc.StatusCode.UNAVAILABLE: "inference_unavailable",
+    # By the server, which stops: we ourselves cancel no call whose outcome is asked for.
+    grpc.StatusCode.CANCELLED: "inference_unavailable",
     grpc.StatusCode.DEADLINE_EXCEEDED: "deadline",
 }
 """Where the server names no reason of its own; every other code is "internal"."""
