@@ -85,7 +85,7 @@ class Nucleus:
     async def _session(self) -> None:
         """One connection: subscribes, reports RUNNING once ready, answers each question. Raises when it ends."""
         if self._bootstrap is None:
-            await in_daemon_thread(self._prepare)  # a slow disk may take seconds for the import
+            await in_daemon_thread(self._prepare)
         happened: asyncio.Queue[Any] = asyncio.Queue()
         client = await self._connect(happened)
         try:
@@ -106,7 +106,8 @@ class Nucleus:
             client.close(executor_wait=False)
 
     def _prepare(self) -> None:
-        """Imports the client; 1 thread of its own for all sessions."""
+        """Imports all of the client, which takes a slow disk seconds; 1 thread of its own for all sessions."""
+        import awsiot.greengrasscoreipc.clientv2  # noqa: F401 - found there by the imports below
         from awscrt import io
 
         # It logs each failed attempt as an error; we tell a change only.
