@@ -85,6 +85,19 @@ rule("no-pids-limit", "error", "A service that forks without end takes the devic
 rule("no-log-limit", "error", "Docker's default log driver grows until the disk is full.",
      "--log-driver local, or --log-opt max-size")(_without(r"--log-driver[ =](local|journald|none)\b|max-size=", _services))  # fmt: skip
 
+rule("published-everywhere", "error", "A published port without an address is open to the plant's network, past the firewall.",
+     "-p 127.0.0.1:PORT:PORT, or no port and a network of the containers' own")(
+         _with(r"(-p|--publish)[ =]?\"?(0\.0\.0\.0:)?(\d+|\$\w+):(\d+|\$\w+)\"?(?=\s)|\s-P\b|--publish-all\b"))  # fmt: skip
+
+
+@rule("pulls-always", "error", "Offline the pull fails, three times, and the component is BROKEN, with the image on the disk.",
+      "`docker image inspect IMAGE || docker pull IMAGE`, with patience.")  # fmt: skip
+def _pulls_always(recipe: Recipe) -> Iterator[Place]:
+    for step in recipe.steps:
+        for found in re.finditer(r"docker pull\b[^\n;|&]*|--pull[ =]always\b", step.script):
+            if not step.script[: found.start()].rstrip().endswith("||"):
+                yield f"{step.path}.Script", found[0][:80]
+
 
 @rule("host-network", "error", "On the host's network a container reaches every loopback service, the nucleus's too.",
       "A bridge network; only what needs token exchange or Stream Manager has no other way.")  # fmt: skip

@@ -129,6 +129,14 @@ def _open_version(recipe: Recipe) -> Iterator[Place]:
             yield f"ComponentDependencies.{name}.VersionRequirement", repr(wanted)
 
 
+@rule("classic-only-dependency", "error", "It is a plugin of the classic nucleus: on lite there is no such component.",
+      "A broker of your own; a queue of your own on disk.")  # fmt: skip
+def _classic_only_dependency(recipe: Recipe) -> Iterator[Place]:
+    for name in recipe.dependencies:
+        if name.startswith("aws.greengrass.clientdevices.") or name == "aws.greengrass.DiskSpooler":
+            yield f"ComponentDependencies.{name}", name
+
+
 def _policies(recipe: Recipe) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
     """(path, service, id, policy) of accessControl."""
     control = recipe.defaults.get("accessControl") if isinstance(recipe.defaults, dict) else None

@@ -103,8 +103,9 @@ def components_of(
         bucket: where the artifacts lie in the cloud.
         keys: folder with the Ed25519 keys (*.pem) that the release's models must be signed by.
         is_local: for a deployment from the device's own command line, whose files come from a folder: no artifact in
-            the cloud, which nucleus lite would try to fetch, and no dependency on AWS's components.
-        pulls: whether the nucleus fetches the images; default: unless `is_local`.
+            the cloud, which nucleus lite would try to fetch.
+        pulls: whether the nucleus fetches the images, for which ECR needs two of AWS's components; default: unless
+            `is_local`.
 
     Raises:
         BadInput: an image, a key or a package is missing.
@@ -122,7 +123,8 @@ def components_of(
 
 
 def _make_local(recipe: dict[str, Any], keep: str | tuple[str, ...]) -> None:
-    recipe.pop("ComponentDependencies", None)
+    if not keep:
+        recipe.pop("ComponentDependencies", None)
     for manifest in recipe["Manifests"]:
         manifest["Artifacts"] = [one for one in manifest["Artifacts"] if one["Uri"].startswith(keep)]
 

@@ -275,3 +275,12 @@ def _component_type(recipe: Recipe) -> Iterator[Place]:
         for key in ("ComponentType", "ComponentSource")
         if key in recipe.document
     )
+
+
+@rule("version-in-name", "warning",
+      "With another name for another version, the new component starts before the old one has ended: names and ports clash.",
+      "The same name for all versions; ComponentVersion is the place for it.")  # fmt: skip
+def _version_in_name(recipe: Recipe) -> Iterator[Place]:
+    found = re.search(r"[-._](v\d+(\.\d+)*|\d+\.\d+(\.\d+)*)$", recipe.name)
+    if found:
+        yield "ComponentName", recipe.name

@@ -43,9 +43,12 @@ def _run_and_startup(recipe: Recipe) -> Iterator[Place]:
       "Write Lifecycle: {all: {startup: …}}.")  # fmt: skip
 def _global_without_all(recipe: Recipe) -> Iterator[Place]:
     top = recipe.document.get("Lifecycle")
-    bare = [key for key in top if str(key).lower() in STEPS] if isinstance(top, dict) else []
-    if bare:
-        yield "Lifecycle", ", ".join(bare)
+    if not isinstance(top, dict) or not top:
+        return
+    bare = [key for key in top if str(key).lower() in STEPS]
+    relying = [path for path, manifest in recipe.manifests if not manifest.get("Lifecycle")]
+    if bare or (relying and not {"all", "linux"} & set(top)):
+        yield "Lifecycle", ", ".join(map(str, bare or top))
 
 
 @rule("startup-default-timeout", "error", "A startup that waits is cut off after 120 s, and three times that is BROKEN.",
@@ -133,7 +136,7 @@ def _step_not_on_lite(recipe: Recipe) -> Iterator[Place]:
     for step in recipe.steps:
         if step.name in {"recover", "uninstall"}:
             yield step.path, step.name
-        if "Skipif" in step.body:
+        if re.match(r"(onpath|exists) ", str(step.body.get("Skipif", ""))):
             yield f"{step.path}.Skipif", str(step.body["Skipif"])
 
 

@@ -158,6 +158,18 @@ def _number_in_defaults(recipe: Recipe) -> Iterator[Place]:
             yield path, repr(value)
 
 
+@rule("secret-in-defaults", "error", "Whoever may look at the component reads it, and it is the same on every device.",
+      "Make it on the device, or take it from Secrets Manager.")  # fmt: skip
+def _secret_in_defaults(recipe: Recipe) -> Iterator[Place]:
+    for path, value in _leaves(recipe.defaults):
+        if (
+            re.search(r"(password|passwd|secret|token|privatekey|apikey)$", path, re.IGNORECASE)
+            and value
+            and isinstance(value, str)
+        ):
+            yield path, "a secret"
+
+
 def _leaves(value: Any, path: str = "DefaultConfiguration") -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict):
         for key, inner in value.items():
