@@ -10,9 +10,10 @@ variable "CA_BUNDLE" { default = "/dev/null" }           # of a network that sig
 variable "PIP_INDEX_URL" { default = "" }
 variable "LINEWATCH_PYTHON_IMAGE" { default = "python:3.13-slim-trixie" }
 variable "LINEWATCH_MOSQUITTO_IMAGE" { default = "eclipse-mosquitto:2.0.21" }
-# JetPack 7: an image of Ubuntu 24.04 with Python 3.12 as `python` and pip, and requirements with a build of ONNX
-# Runtime for the device's GPU. Without them: the plain image.
+# JetPack 7: an image of Ubuntu 24.04 with Python 3.12 and pip; one for the building machine where that is not arm64 and
+# the first is not made for it; requirements with a build of ONNX Runtime for the device's GPU. Without: the plain image.
 variable "LINEWATCH_JETSON_IMAGE" { default = "" }
+variable "LINEWATCH_JETSON_BUILD_IMAGE" { default = "" }
 variable "LINEWATCH_JETSON_REQUIREMENTS" { default = "services/inference/requirements.txt" }
 
 # What a device runs, and the plant's side for trying.
@@ -51,6 +52,7 @@ target "inference-jetson" {
   inherits = ["inference"]
   args = {
     BASE         = LINEWATCH_JETSON_IMAGE != "" ? LINEWATCH_JETSON_IMAGE : LINEWATCH_PYTHON_IMAGE
+    BUILD_BASE   = LINEWATCH_JETSON_BUILD_IMAGE != "" ? LINEWATCH_JETSON_BUILD_IMAGE : null
     REQUIREMENTS = LINEWATCH_JETSON_REQUIREMENTS
   }
   tags      = ["${PREFIX}linewatch/inference-jetson:${VERSION}"]

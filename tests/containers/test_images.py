@@ -266,7 +266,7 @@ def answers(built: Built, configs: Any) -> dict[str, inspector_pb2.InspectRespon
             built.reference("inference", one), "--platform", one, *STATE, *MODELS, *options, *trusted
         ) as running:
             for model in ("pv-el-cells", "turbofan"):
-                running.until(f'"event": "model_loaded", "model": "{model}"', 180)
+                running.until(f'"event": "model_loaded", "model": "{model}"', 400)
             found[one] = inspected(running, part)
             assert running.health() == 0
             code, took_s = running.stop(GRACE_S)
