@@ -110,7 +110,7 @@ class Registry:
         """Gives the thing a certificate that is claimed, tied to its policies and active. Raises CommandFailed."""
         pem = self._obtain(thing, replace=replace)
         certificate_id = keys.certificate_id(pem)
-        self._claim(thing, certificate_id)
+        self._claim(thing, certificate_id, replace=replace)
         thing.marker.unlink(missing_ok=True)
         self.tie(thing, certificate_id)
         self.retire_others(thing, certificate_id)
@@ -188,26 +188,35 @@ class Registry:
                         return str(found["certificatePem"])
         return None
 
-    def _claim(self, thing: Thing, certificate_id: str) -> None:
+    def _claim(self, thing: Thing, certificate_id: str, *, replace: bool) -> None:
+        """Writes the certificate into the thing's attributes: of two runs at once, one can."""
         described = self.describe(thing.name)
         if described is None:
             raise CommandFailed(f"thing {thing.name} was removed meanwhile; run the command again")
         before = claimed(described)
         if before[:1] == [certificate_id]:
             return
-        try:
-            with explained():
-                self._set(thing.name, [certificate_id, *before], described["version"])
-        except CommandFailed as error:
-            if "VersionConflict" not in error.message:
-                raise
-            with explained():
-                self._iot.delete_certificate(certificateId=certificate_id)
-            thing.certificate.unlink(missing_ok=True)
-            thing.marker.unlink(missing_ok=True)
+        # Claimed since the plan was made, or this moment.
+        is_taken = bool(before) and not replace
+        if not is_taken:
+            try:
+                with explained():
+                    self._set(thing.name, [certificate_id, *before], described["version"])
+            except CommandFailed as error:
+                if "VersionConflict" not in error.message:
+                    raise
+                is_taken = True
+        if is_taken:
+            self._withdraw(thing, certificate_id)
             raise CommandFailed(
                 f"another run provisions {thing.name} at the same moment; its certificate counts, this one was withdrawn"
-            ) from error
+            )
+
+    def _withdraw(self, thing: Thing, certificate_id: str) -> None:
+        with explained():
+            self._iot.delete_certificate(certificateId=certificate_id)
+        thing.certificate.unlink(missing_ok=True)
+        thing.marker.unlink(missing_ok=True)
 
     def _set(self, thing: str, certificates: list[str], version: int | None) -> None:
         expected = {} if version is None else {"expectedVersion": version}
@@ -267,7 +276,7 @@ def _plan_certificate(
     here = keys.certificate_id(thing.certificate.read_text()) if thing.certificate.exists() else ""
     if here and not keys.belongs(thing.certificate.read_text(), thing.key):
         raise GateRefused(f"{thing.key} is not the key of {thing.certificate}; give --replace-certificate")
-    if known and here != known[0] and not thing.marker.exists():
+    if known and here not in known:
         raise GateRefused(
             f"thing {thing.name} has certificate {known[0][:12]}…, which is not in {thing.folder}; provision from the "
             "folder that has it, or give --replace-certificate"

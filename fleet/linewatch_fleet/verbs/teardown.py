@@ -38,6 +38,8 @@ def command(ctx: click.Context, /, environment: str, **asked: Any) -> None:
         plan = _plan(account, asked)
         if asked["dry_run"] or not plan.changes:
             _told(plan, asked)
+            if not plan.changes:
+                output.say(f"there is nothing to remove for {asked['device'] or environment}")
             return
         if not asked["as_json"]:
             plan.show()
