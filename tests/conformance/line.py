@@ -19,10 +19,11 @@ from linewatch_plant.processes import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ROOT / "plant" / "sample" / "pv-el-cells" / "images"
+RECORDS = ROOT / "plant" / "sample" / "turbofan" / "records.csv.gz"
 PARTS_PER_S = 4
 
-BROKER, INFERENCE, CAPTURE, FORWARDER, CONSOLE, CELLS, TURBOFAN = (
-    "Broker", "Inference", "Capture", "Forwarder", "Console", "model.pv-el-cells", "model.turbofan",
+BROKER, INFERENCE, CAPTURE, CAPTURE2, FORWARDER, CONSOLE, CELLS, TURBOFAN = (
+    "Broker", "Inference", "Capture", "Capture2", "Forwarder", "Console", "model.pv-el-cells", "model.turbofan",
 )  # fmt: skip
 SERVICES = (BROKER, INFERENCE, CAPTURE, FORWARDER, CONSOLE)
 MODELS = (CELLS, TURBOFAN)
@@ -61,12 +62,20 @@ class Line:
         """The configuration that a deployment gives a component."""
         own: dict[str, dict[str, Any]] = {
             CAPTURE: {"Source": "folder", "Rate": str(PARTS_PER_S), "InspectDeadline": "60"},
+            CAPTURE2: {
+                "Source": "records",
+                "SourceDirectory": str(RECORDS.parent),
+                "Path": RECORDS.name,
+                "Model": "turbofan",
+                "Station": "machine-1",
+                "Rate": str(PARTS_PER_S),
+            },
             FORWARDER: {"UplinkHost": HOST, "UplinkPort": str(PORT)},
             INFERENCE: {"TrustedKeys": self.models.trusted},
             CONSOLE: {"Port": str(self.console_port)},
         }
         shared = {"Directory": str(self.folder)}
-        if part in SERVICES:
+        if part in own or part == BROKER:
             return {**shared, "Network": self.prefix, "Name": self.container(part), **own.get(part, {})}
         return {**shared, "InferenceName": self.container(INFERENCE)}
 
@@ -93,7 +102,8 @@ class Line:
     def ids(self) -> dict[str, str]:
         """Service -> id of its container. Asserts that there is one container of each name and no other."""
         shown = containers(self.prefix)
-        shown.pop(self.uplink.name, None)
+        for other in (self.uplink.name, f"{self.container(BROKER)}-secrets"):
+            shown.pop(other, None)
         return {name.removeprefix(f"{self.prefix}-"): container for name, container in shown.items()}
 
     def restarts_of(self, part: str) -> int:
@@ -118,10 +128,12 @@ class Line:
             lambda: self.judged() >= before + more, f"{more} more parts are judged; {before} were", deadline_s
         )
 
-    def inspections(self) -> list[dict[str, Any]]:
-        """What the uplink heard of the line's parts, without repeats of the same event."""
+    def inspections(self, line: str = "line-1") -> list[dict[str, Any]]:
+        """What the uplink heard of a line's parts, without repeats of the same event."""
         heard: dict[str, Any] = {str(event["id"]): event for event in self.uplink.heard()}
-        return [event for event in heard.values() if "subject" in event and "line-1" in str(event["source"])]
+        return [
+            event for event in heard.values() if "subject" in event and f"/{line}/" in str(event["source"])
+        ]
 
     def close(self) -> None:
         try:

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 from brokers import wait_for
-from conformance.device import BROKEN, ERRORED, FAILED, RUNNING, SUCCEEDED
+from conformance.device import BROKEN, ERRORED, FAILED, RUNNING, STARTING, SUCCEEDED
 from conformance.engine import docker, health, inspected
 from conformance.line import BROKER, CAPTURE, CELLS, CONSOLE, FORWARDER, INFERENCE, SERVICES, TURBOFAN, Line
 
@@ -150,6 +150,28 @@ def test_an_update_of_one_component_leaves_the_others_alone(line: Line) -> None:
     assert outcome.status == SUCCEEDED, outcome
     assert unchanged(before, line.ids(), CAPTURE)
     assert line.is_running(CAPTURE)
+    line.wait_judged(3)
+
+
+def test_a_service_that_does_not_reach_its_broker_is_not_running(line: Line) -> None:
+    """So a deployment waits for what works, not for what was started."""
+    recipe = line.recipes[CAPTURE].changed("0.2.1-gated")
+    docker("pause", line.container(BROKER))
+    with ThreadPoolExecutor(1) as pool:
+        before = line.ids()["capture"]
+        update = pool.submit(line.deploy, {CAPTURE: recipe})
+        try:
+            wait_for(
+                lambda: line.ids().get("capture") not in {None, before}, "the new container is there", 60
+            )
+            component = line.device.components[recipe.name]
+            for _ in range(50):
+                assert component.state == STARTING
+                assert not update.done()
+                time.sleep(0.1)
+        finally:
+            docker("unpause", line.container(BROKER))
+        assert update.result(120).status == SUCCEEDED
     line.wait_judged(3)
 
 
