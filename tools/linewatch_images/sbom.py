@@ -14,7 +14,7 @@ from email.parser import BytesParser
 from pathlib import PurePosixPath
 from typing import Final
 
-from cyclonedx.factory.license import LicenseFactory
+from cyclonedx.contrib.license.factories import LicenseFactory
 from cyclonedx.model import HashAlgorithm, HashType
 from cyclonedx.model.bom import Bom
 from cyclonedx.model.component import Component, ComponentType
@@ -24,7 +24,11 @@ from cyclonedx.schema import OutputFormat, SchemaVersion
 from packageurl import PackageURL
 
 DPKG_STATUS: Final = PurePosixPath("/var/lib/dpkg/status")
-APK_INSTALLED: Final = PurePosixPath("/lib/apk/db/installed")
+APK_INSTALLED: Final = (
+    PurePosixPath("/lib/apk/db/installed"),
+    PurePosixPath("/usr/lib/apk/db/installed"),
+)
+"""Before and since apk 3."""
 OS_RELEASE: Final = PurePosixPath("/usr/lib/os-release")
 _ALPINE_RELEASE: Final = PurePosixPath("/etc/os-release")
 _LIBRARIES: Final = PurePosixPath("/opt/linewatch")
@@ -33,7 +37,7 @@ _NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_DNS, "linewatch.io")
 
 def wanted(path: PurePosixPath) -> bool:
     """Whether a file of the image says what is installed."""
-    return path in {DPKG_STATUS, APK_INSTALLED, OS_RELEASE, _ALPINE_RELEASE} or (
+    return path in {DPKG_STATUS, *APK_INSTALLED, OS_RELEASE, _ALPINE_RELEASE} or (
         path.name == "METADATA" and path.parent.suffix == ".dist-info" and _LIBRARIES in path.parents
     )
 
@@ -66,8 +70,8 @@ def _components(files: Mapping[PurePosixPath, bytes]) -> Iterator[Component]:
         for block in files[DPKG_STATUS].decode().split("\n\n"):
             if "Status: install ok installed" in block:
                 yield _system("deb", release, _fields(block, r"^([A-Z][\w-]*): (.*)$"))
-    if APK_INSTALLED in files:
-        for block in files[APK_INSTALLED].decode().split("\n\n"):
+    for listed in APK_INSTALLED:
+        for block in files.get(listed, b"").decode().split("\n\n"):
             told = _fields(block, r"^([A-Z]):(.*)$")
             if "P" in told:
                 yield _system(
