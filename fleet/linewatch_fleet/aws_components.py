@@ -67,17 +67,8 @@ def left_out(environment: Environment) -> set[str]:
     return {name for name, version in environment.components.items() if version == ""}
 
 
-def pinned(
-    cloud: Greengrass, environment: Environment, present: Mapping[str, Mapping[str, Any]], runtime: str
-) -> dict[str, str]:
-    """The version of each. Raises GateRefused when AWS has none that fits."""
-    return {
-        name: _version(cloud, environment, name, present.get(name, {}).get("componentVersion", ""))
-        for name in wanted(environment, present, runtime)
-    }
-
-
-def _version(cloud: Greengrass, environment: Environment, name: str, before: str) -> str:
+def pinned(cloud: Greengrass, environment: Environment, name: str, before: str) -> str:
+    """The version to name, `before` being the one that is named now. Raises GateRefused when AWS has none that fits."""
     asked = environment.components.get(name)
     if asked:
         if asked != before and cloud.component(name, asked) is None:

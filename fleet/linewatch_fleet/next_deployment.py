@@ -25,10 +25,9 @@ class Wanted:
     release: str
     versions: Mapping[str, str]
     without: set[str] = field(default_factory=set)
-    configurations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """As an earlier deployment had them; a component that is not named here is configured by fleet.yaml."""
-    keep_aws: bool = False
-    """Leave AWS's components where they are."""
+    then: Mapping[str, Mapping[str, Any]] | None = None
+    """For a rollback: the configurations that these components had. fleet.yaml, which may be what is wrong, is not asked,
+    and AWS's components stay where they are."""
 
 
 def worked_out(
@@ -51,23 +50,29 @@ def worked_out(
         device.core.get("runtime", aws_components.CLASSIC) for device in devices if device.core
     )
     configuring = Configuring(cloud, known, before, is_lite=runtime == aws_components.LITE)
-    configuring.check_names({*wanted.versions, *before} - wanted.without)
-    wishes = {
-        name: configuring.with_reset(name, version, wanted.configurations[name])
-        if name in wanted.configurations
-        else configuring.wish(name, version)
-        for name, version in wanted.versions.items()
-    }
-    pins = aws_components.pinned(cloud, environment, before, runtime)
+    if wanted.then is None:
+        configuring.check_names({*wanted.versions, *before} - wanted.without)
+        wishes = {name: configuring.wish(name, version) for name, version in wanted.versions.items()}
+    else:
+        wishes = {
+            name: configuring.with_reset(name, version, wanted.then[name])
+            for name, version in wanted.versions.items()
+        }
     services = [name for name in wanted.versions if _is_service(name)]
-    for name, version in pins.items():
-        kept = wanted.keep_aws and name in before
+    for name in aws_components.wanted(environment, before, runtime):
+        if wanted.then is not None and name in before:
+            continue
+        version = aws_components.pinned(
+            cloud, environment, name, before.get(name, {}).get("componentVersion", "")
+        )
         settings = deep_merged(
             configuration_of(before.get(name, {})), environment.configuration.get(name, {})
         )
         if name == aws_components.LOGS:
             settings = deep_merged(settings, aws_components.log_upload(services))
-        wishes[name] = Wish(before[name]["componentVersion"] if kept else version, settings)
+        wishes[name] = Wish(version, settings)
+    if wanted.then is not None:
+        return merged(before, wishes, wanted.without)
     return merged(before, wishes, wanted.without | aws_components.left_out(environment))
 
 

@@ -49,10 +49,6 @@ def component_of(package: Path, environment: Environment, bucket: str) -> Compon
         raise GateRefused(
             f"devices of {environment.name} would refuse this package: {error}{hint}"
         ) from error
-    if package.name != found.metadata.model_version:
-        raise BadInput(
-            f"{package}: the folder must have the model's version as its name, {found.metadata.model_version}"
-        )
     return model(found.metadata.model_name, package, bucket)
 
 

@@ -100,6 +100,19 @@ def test_the_configuration_is_that_of_then(aws: AwsAccount) -> None:
     assert update["reset"] == [""], "Station must leave the devices again"
 
 
+def test_a_fleet_file_that_is_what_is_wrong_does_not_stop_a_rollback(aws: AwsAccount) -> None:
+    deploy(aws, "0.2.0")
+    deploy(aws, "0.3.0", "inference")
+    nucleus = aws.latest()["components"]["aws.greengrass.Nucleus"]
+    aws.write_fleet(
+        configuration={"io.linewatch.Capture": {"Lien": "line-1"}, "io.linewatch.New": {"A": "b"}},
+        components={"aws.greengrass.Nucleus": "2.99.0", "aws.greengrass.Cli": ""},
+    )
+    made = rolled_back(aws)["components"]
+    assert made["aws.greengrass.Nucleus"] == nucleus
+    assert "aws.greengrass.Cli" in made
+
+
 def test_to_a_named_release(aws: AwsAccount) -> None:
     for version in ("0.2.0", "0.3.0", "0.4.0"):
         deploy(aws, version, "inference")

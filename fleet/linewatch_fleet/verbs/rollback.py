@@ -89,6 +89,5 @@ def _wanted(bucket: Bucket, present: Mapping[str, Any], earlier: Mapping[str, An
         release,
         {name: one["componentVersion"] for name, one in then.items()},
         without=of_present_release(bucket, present) - set(then),
-        configurations={name: configuration_of(one) for name, one in then.items()},
-        keep_aws=True,
+        then={name: configuration_of(one) for name, one in then.items()},
     )
