@@ -92,7 +92,7 @@ def read_content(source: Place, digest: str) -> Content:
         )
     content = Content(index)
     _add(content, source, index, DEPTH)
-    for manifest in [index, *content.manifests.values()]:
+    for manifest in list(content.manifests.values()):
         _add_attached(content, source, manifest, DEPTH)
     content.platforms = dict(_platforms(content, source))
     return content

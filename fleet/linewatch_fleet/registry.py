@@ -8,6 +8,7 @@ begun anew: ECR does not do uploads in several chunks as specified (docs/decisio
 import base64
 import hashlib
 import ipaddress
+import json
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from requests.utils import parse_dict_header
 from urllib3.util import Retry
 
 from linewatch_fleet.errors import CommandFailed
-from linewatch_fleet.oci import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Manifest
+from linewatch_fleet.oci import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX, Descriptor, Manifest
 
 TIMEOUT_S: Final = (10, 120)
 ATTEMPTS: Final = 6
@@ -35,6 +36,7 @@ WRITES: Final = 4
 """Tries for a manifest. docker-registry on a file system shows a file that somebody else is just writing half, and
 refuses the same bytes then."""
 PIECE_BYTES: Final = 256 * 1024
+PAGES: Final = 100
 MANIFEST_LIMIT_BYTES: Final = 8 * 1024 * 1024
 """Registries take manifests of 4 MiB; more is an attack on our memory."""
 
@@ -86,6 +88,7 @@ class Registry:
         self._mounts = True
         self._authorizations: dict[tuple[str, bool], str] = {}
         self._session = requests.Session()
+        self._session.trust_env = not _is_loopback(host)  # no proxy leads to this machine
         self._session.headers["Accept-Encoding"] = "identity"  # a digest is of the bytes as they are stored
         # urllib3 waits longer from try to try, and as long as Retry-After says. A PATCH is never repeated by itself.
         retry = Retry(total=ATTEMPTS, connect=2, backoff_factor=0.5, backoff_max=LONGEST_WAIT_S, backoff_jitter=0.5, status_forcelist=BUSY,
@@ -136,12 +139,24 @@ class Registry:
                 return
 
     def referrers(self, repository: str, digest: str) -> Manifest | None:
-        """The index of what refers to a digest; None where the registry doesn't keep one (or the digest)."""
-        path = f"/v2/{repository}/referrers/{digest}"
-        with self._ask("GET", path, (200, 400, 404, 405, 501), stream=True) as response:
-            if response.status_code != 200:
-                return None
-            return Manifest(_bounded(response), response.headers.get("Content-Type", "").partition(";")[0])
+        """The index of what refers to a digest, all pages; None where the registry doesn't keep one (or the digest)."""
+        path, pages = f"/v2/{repository}/referrers/{digest}", []
+        while path:
+            with self._ask("GET", path, (200, 400, 404, 405, 501), stream=True) as response:
+                if response.status_code != 200:
+                    return None
+                pages.append(Manifest(_bounded(response), OCI_INDEX))
+                path = (
+                    urljoin(path, response.links.get("next", {}).get("url", ""))
+                    if "next" in response.links
+                    else ""
+                )
+            if len(pages) > PAGES:
+                raise CommandFailed(f"{self.host}/{repository}: the referrers of {digest} have no end")
+        if len(pages) == 1:
+            return pages[0]
+        listed = [one for page in pages for one in page.document.get("manifests", [])]
+        return Manifest(json.dumps({**pages[0].document, "manifests": listed}).encode(), OCI_INDEX)
 
     def blob_size(self, repository: str, digest: str) -> int | None:
         """Bytes of a blob; None when it is not there."""

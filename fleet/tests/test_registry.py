@@ -291,6 +291,47 @@ def test_a_bearer_token_is_fetched_for_the_repository_with_the_password(registry
     assert asked == [("/token?service=test&scope=repository%3Alinewatch%2Fcapture%3Apull", basic)], "once"
 
 
+def test_referrers_are_read_to_the_last_page() -> None:
+    listed = [{"mediaType": "m", "digest": "sha256:" + letter * 64, "size": 1} for letter in "abc"]
+
+    class Pages(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            number = int(self.path.partition("?page=")[2] or 0)
+            content = json.dumps(
+                {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [listed[number]]}
+            ).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            if number < 2:
+                self.send_header("Link", f'<{self.path.partition("?")[0]}?page={number + 1}>; rel="next"')
+            self.end_headers()
+            self.wfile.write(content)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Pages)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    try:
+        found = own(f"127.0.0.1:{server.server_port}").referrers(REPOSITORY, BLOB.digest)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert found
+    assert [one.digest for one in found.children] == [one["digest"] for one in listed]
+
+
+def test_loopback_is_spoken_to_without_a_proxy(
+    registry: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = registry()
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+
+    assert own(host).manifest(REPOSITORY, "none") is None
+
+
 def test_a_refusal_says_who_what_and_why(registry: Callable[..., str]) -> None:
     host = registry()
     manifest = Manifest(b'{"schemaVersion": 2, "mediaType": "x/y"}', "x/y")
