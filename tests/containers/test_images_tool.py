@@ -227,6 +227,16 @@ def test_opencv_does_with_pictures_what_it_did_before(slim: Path) -> None:
     assert run("import cv2; print(cv2.__file__)", slim).stdout.startswith(str(slim))
 
 
+def test_the_service_s_own_tests_of_pictures_pass_with_it(slim: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "services/inference/tests/test_pictures_and_verdicts.py"],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(slim)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert re.search(r"\d+ passed", done.stdout)
+
+
 def test_a_function_that_was_left_out_ends_the_process_and_does_not_return_nonsense(slim: Path) -> None:
     solve = "import cv2, numpy as np; cv2.solve(np.eye(200), np.ones((200, 1)))"
 
