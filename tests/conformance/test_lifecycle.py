@@ -139,6 +139,8 @@ def test_the_nucleus_ipc_may_go_and_come_without_any_service_noticing(line: Line
     line.wait_judged(5)
     assert line.ids() == before
     assert all(line.is_running(part) for part in SERVICES)
+    # The socket that the containers see is the old one.
+    assert line.device.ipc.subscribers() == []
 
 
 def test_an_update_of_one_component_leaves_the_others_alone(line: Line) -> None:
@@ -151,6 +153,9 @@ def test_an_update_of_one_component_leaves_the_others_alone(line: Line) -> None:
     assert unchanged(before, line.ids(), CAPTURE)
     assert line.is_running(CAPTURE)
     line.wait_judged(3)
+    if not is_lite(line):
+        # A new container sees the nucleus's new socket; those from before its restart do not.
+        assert line.device.ipc.subscribers() == [line.device.components[newer.name].token]
 
 
 def test_a_service_that_does_not_reach_its_broker_is_not_running(line: Line) -> None:

@@ -41,7 +41,7 @@ def test_control_without_removing_what_was_left_one_killed_client_breaks_the_com
     del careless.document["Lifecycle"]["all"]["shutdown"]
     assert new_line.deploy({BROKER: careless}, only=(BROKER,)).status == SUCCEEDED
     container = new_line.container(BROKER)
-    wait_for(lambda: containers(container).get(container), "it runs", 30)
+    wait_for(lambda: containers(container, running_only=True).get(container), "it runs", 30)
     orphan = containers(container)[container]
 
     kill_client(new_line, BROKER)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stand-ins keep the runtimes' rules: each pitfall of the two shows with recipes of plain shell. No engine needed."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from conformance.lite import NEW_SYSTEMD, OLD_SYSTEMD, Lite
 from conformance.recipe import ARCHITECTURE, configured
 from conformance.sample import shell
 
+ROOT = Path(__file__).resolve().parents[2]
 FOREVER = "sleep 600 & wait"
 
 
@@ -285,3 +287,15 @@ def test_install_runs_at_each_start_of_classic_and_once_on_lite(shell_device: De
 
     installs = shell_device.log(recipe).count("install")
     assert installs == (2 if shell_device.flavour == "classic" else 1)
+
+
+def test_the_page_names_every_case_and_no_test_that_is_not_there() -> None:
+    page = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "lifecycle.md").read_text()))
+    files = ("test_lifecycle.py", "test_pitfalls.py", "test_engine_restart.py")
+    here = Path(__file__).parent
+    cases = {
+        name
+        for file in files
+        for name in re.findall(r"^def (test_\w+)", (here / file).read_text(), re.MULTILINE)
+    }
+    assert page == cases
