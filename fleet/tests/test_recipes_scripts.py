@@ -1,0 +1,441 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The recipes' scripts, really run: with a `docker` that only writes down how it was called, and with a shell's checker.
+
+tests/conformance runs the same recipes on a real engine, as both nuclei would.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rendered_recipes import components
+
+from linewatch_fleet.recipes import TEMPLATES, render
+
+HOSTILE = [
+    "two words", "a;touch PWNED", "$(touch PWNED)", "`touch PWNED`", '"; touch PWNED; "', "'; touch PWNED; '",
+    "a|touch PWNED", "&touch PWNED", "*", "-v /:/host", "line\ntouch PWNED", "\\", "${HOME}", "~", "ü",
+]  # fmt: skip
+"""Values that somebody may write into a configuration, by mistake or not."""
+
+OURS = {one.name.removeprefix("io.linewatch."): one for one in components()}
+SERVICES = [name for name in OURS if not name.startswith("model.")]
+CLIENTS = [name for name in SERVICES if name != "Broker"]
+
+DOCKER = """#!/usr/bin/env python3
+import json, os, sys
+with open(os.environ["DOCKER_CALLS"], "a") as calls:
+    names = {"SVCUID", *(name for name in os.environ if name.split("_")[0] in
+             {"CAPTURE", "CONSOLE", "FORWARDER", "INFERENCE", "AWS"})}
+    calls.write(json.dumps({"arguments": sys.argv[1:], "environment": {n: os.environ.get(n) for n in names}}) + "\\n")
+verb = sys.argv[1:3]
+if verb == ["container", "inspect"] or (verb == ["image", "inspect"] and os.environ.get("ABSENT", "-") in sys.argv[3]):
+    sys.exit(1)
+if verb[0] == "run":
+    sys.exit(int(os.environ.get("DOCKER_ENDS_WITH", "0")))
+if verb[0] == "ps":
+    print(os.environ.get("DOCKER_PS", ""), end="")
+"""
+
+
+class Device:
+    """A folder that stands for a device: a fake `docker`, the place that scripts write to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.directory = folder / "lw"
+        self.calls_file = folder / "calls"
+        (folder / "bin").mkdir(parents=True)
+        docker = folder / "bin" / "docker"
+        docker.write_text(DOCKER)
+        docker.chmod(0o755)
+        # Nobody but root gives files away; where the tests do not run as root, that is left out.
+        if os.getuid() != 0:
+            (folder / "bin" / "chown").symlink_to("/bin/true")
+        for client in ("inference", "forwarder", "console", "line-1", "line-2"):
+            (self.directory / "secrets" / client).mkdir(parents=True)
+            (self.directory / "secrets" / client / "mqtt-password").write_text("secret")
+        (self.directory / "uplink").mkdir()
+        for name in ("ca", "certificate", "key"):
+            (self.directory / "uplink" / f"{name}.pem").write_text("pem")
+
+    def command(
+        self,
+        component: render.Component,
+        step: str,
+        configured: Mapping[str, str],
+        environment: Mapping[str, str],
+    ) -> tuple[list[str], dict[str, str]]:
+        """Script and environment as the classic nucleus makes them: `sh -c`, and Setenv beside the process."""
+        lifecycle = component.recipe["Lifecycle"]["all"]
+        texts = {
+            **component.recipe["ComponentConfiguration"]["DefaultConfiguration"],
+            "Directory": str(self.directory), **configured,
+        }  # fmt: skip
+
+        def put_in(text: str) -> str:
+            return re.sub(r"\{configuration:/(\w+)\}", lambda found: texts[found[1]], text).replace(
+                "{artifacts:path}", str(self.folder / "artifacts")
+            )
+
+        return ["sh", "-c", lifecycle[step]["Script"]], {
+            "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
+            "DOCKER_CALLS": str(self.calls_file),
+            "AWS_IOT_THING_NAME": "Press:Line_1",
+            "AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT": str(self.folder / "ipc.socket"),
+            "SVCUID": "token",
+            **{key: put_in(value) for key, value in lifecycle["Setenv"].items()},
+            **environment,
+        }
+
+    def run(
+        self,
+        name: str,
+        step: str = "startup",
+        configured: Mapping[str, str] | None = None,
+        **environment: str,
+    ) -> subprocess.CompletedProcess[str]:
+        command, variables = self.command(OURS[name], step, configured or {}, environment)
+        return subprocess.run(
+            command, check=False, env=variables, cwd=self.folder, capture_output=True, text=True, timeout=60
+        )
+
+    @property
+    def calls(self) -> list[dict[str, Any]]:
+        return (
+            [json.loads(line) for line in self.calls_file.read_text().splitlines()]
+            if self.calls_file.exists()
+            else []
+        )
+
+    @property
+    def service(self) -> dict[str, Any]:
+        """The last `docker run`, as arguments and environment."""
+        return [one for one in self.calls if one["arguments"][0] == "run"][-1]
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Device:
+    return Device(tmp_path / "device")
+
+
+def step_of(name: str) -> str:
+    return "run" if name == "Broker" else "startup"
+
+
+def scripts() -> list[Any]:
+    return [
+        pytest.param(step["Script"], id=f"{name}-{key}")
+        for name, one in OURS.items() for key, step in one.recipe["Lifecycle"]["all"].items() if key != "Setenv"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("script", scripts())
+def test_the_script_is_plain_posix_shell_and_has_no_comment_left(script: str, tmp_path: Path) -> None:
+    path = tmp_path / "script.sh"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+
+    assert not re.search(r"^\s*#", script, re.MULTILINE)
+    if not shutil.which("dash"):
+        pytest.skip("dash is not installed (Debian: apt-get install dash)")
+    assert subprocess.run(["dash", "-n", path], check=False, capture_output=True, text=True).stderr == ""
+
+
+@pytest.mark.parametrize("script", scripts())
+def test_shellcheck_has_nothing_to_say(script: str, tmp_path: Path) -> None:
+    checker = shutil.which("shellcheck", path=f"{Path(os.sys.executable).parent}:{os.environ['PATH']}")  # type: ignore[attr-defined]
+    if not checker:
+        pytest.skip("shellcheck is not installed (requirements-dev.txt has it)")
+    path = tmp_path / "script.sh"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+
+    # Variables come by Setenv (SC2154); the list of clients is split on purpose (SC2046).
+    said = subprocess.run(
+        [checker, "-s", "dash", "-e", "SC2154,SC2046", path], check=False, capture_output=True, text=True
+    )
+    assert said.stdout == ""
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_runs_hardened_from_its_own_image(device: Device, name: str) -> None:
+    device.run(name, step_of(name))
+
+    arguments = device.service["arguments"]
+    joined = " ".join(arguments)
+    for flag in (
+        "--read-only", "--user 10001:10001", "--cap-drop ALL", "--security-opt no-new-privileges", "--init", "--rm",
+        "--pids-limit 128", "--network linewatch", "--stop-timeout 12", "--log-driver local", "--cpus 1",
+    ):  # fmt: skip
+        assert flag in joined
+    assert joined.count("--memory ") == joined.count("--memory-swap ") == 1
+    assert arguments[-1] == OURS[name].recipe["Lifecycle"]["all"]["Setenv"]["LW_IMAGE"]
+    assert "host" not in arguments
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_the_old_container_goes_before_the_new_one_comes(device: Device, name: str) -> None:
+    (device.folder / "bin" / "docker").write_text(
+        DOCKER.replace(
+            'verb == ["container", "inspect"]',
+            'verb == ["container", "inspect"] and os.path.exists("removed")',
+        ).replace(
+            'if verb[0] == "run"',
+            'if verb == ["rm", "-f"] and sys.argv[3].count("-") == 1: open("removed", "w")\nif verb[0] == "run"',
+        )
+    )
+    container = "linewatch-capture-2" if name == "Capture2" else f"linewatch-{name.lower()}"
+    if name == "Capture2":
+        (device.folder / "bin" / "docker").write_text(
+            (device.folder / "bin" / "docker").read_text().replace("== 1", "== 2")
+        )
+    device.run(name, step_of(name))
+
+    verbs = [one["arguments"][:3] for one in device.calls]
+    assert verbs.index(["rm", "-f", container]) < max(i for i, one in enumerate(verbs) if one[0] == "run")
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_hostile_value_anywhere_is_only_a_value(device: Device, name: str, value: str) -> None:
+    defaults = OURS[name].recipe["ComponentConfiguration"]["DefaultConfiguration"]
+    # The directory is where the test looks; a line's name and a directory are checked by the script itself.
+    configured = {key: value for key in defaults if key not in {"Directory", "Line", "Clients"}}
+    device.run(name, step_of(name), configured)
+
+    assert not list(device.folder.rglob("PWNED"))
+    ran = device.service
+    if name != "Broker":
+        prefix = f"{name.rstrip('2').upper()}_"
+        assert ran["environment"][f"{prefix}SITE"] == value
+        passed = [ran["arguments"][i + 1] for i, one in enumerate(ran["arguments"]) if one == "-e"]
+        assert f"{prefix}SITE" in passed
+        assert f"{prefix}DEVICE={value}" in passed
+    for flag in ("--name", "--memory", "--network"):
+        assert ran["arguments"][ran["arguments"].index(flag) + 1] == value
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_hostile_clients_reach_make_secrets_as_names_only(device: Device, value: str) -> None:
+    device.run("Broker", "run", {"Clients": value})
+
+    assert not list(device.folder.rglob("PWNED"))
+    made = next(one["arguments"] for one in device.calls if "make-secrets" in one["arguments"])
+    assert made[made.index("make-secrets") + 1 :] == value.replace(",", " ").split()
+
+
+@pytest.mark.parametrize("value", ["../../etc", "", "Line 1", "a/b", "$(touch PWNED)", "ü"])
+def test_a_line_that_is_no_name_is_refused_before_anything_is_touched(device: Device, value: str) -> None:
+    said = device.run("Capture", configured={"Line": value})
+
+    assert said.returncode == 1
+    assert "Line: " in said.stderr
+    assert not [one for one in device.calls if one["arguments"][0] == "run"]
+
+
+@pytest.mark.parametrize("value", ["", "relative", "$(touch PWNED)"])
+def test_a_directory_that_is_not_absolute_is_refused(device: Device, value: str) -> None:
+    said = device.run("Broker", "run", {"Directory": value})
+
+    assert said.returncode == 1
+    assert "Directory must be an absolute path" in said.stderr
+
+
+@pytest.mark.parametrize("code", ["0", "1", "137"])
+def test_a_container_that_ends_by_itself_is_an_error_whatever_its_code(device: Device, code: str) -> None:
+    said = device.run("Console", DOCKER_ENDS_WITH=code)
+
+    assert said.returncode == (int(code) or 1)
+    assert f"container linewatch-console ended with {code}" in said.stderr
+
+
+def test_a_stop_is_no_error(device: Device) -> None:
+    # A client that lives until it is told to end, as docker's does, and says so.
+    docker = device.folder / "bin" / "docker"
+    docker.write_text(DOCKER.replace('if verb[0] == "run":', 'if verb[0] == "run":\n    import signal\n    open("started", "w")\n    signal.sigwait([signal.SIGTERM])'))  # fmt: skip
+    command, variables = device.command(OURS["Console"], "startup", {}, {"DOCKER_ENDS_WITH": "143"})
+    with subprocess.Popen(
+        command, env=variables, cwd=device.folder, start_new_session=True, stderr=subprocess.PIPE
+    ) as process:
+        deadline = time.monotonic() + 20
+        while not (device.folder / "started").exists():
+            assert time.monotonic() < deadline, "docker run was not called"
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGTERM)
+        assert process.wait(timeout=20) == 0
+
+
+def test_the_devices_name_is_made_of_the_things_name(device: Device) -> None:
+    device.run("Inference")
+
+    assert "INFERENCE_DEVICE=press-line_1" in device.service["arguments"]
+
+
+def test_the_forwarder_speaks_as_its_own_thing_unless_told_otherwise(device: Device) -> None:
+    device.run("Forwarder", configured={"UplinkHost": "abc-ats.iot.eu-central-1.amazonaws.com"})
+    assert device.service["environment"]["FORWARDER_UPLINK_CLIENT_ID"] == "Press:Line_1-forwarder"
+    device.run("Forwarder", configured={"UplinkHost": "abc", "UplinkClientId": "own"})
+    assert device.service["environment"]["FORWARDER_UPLINK_CLIENT_ID"] == "own"
+
+
+def test_a_forwarder_without_its_certificate_says_where_to_put_it(device: Device) -> None:
+    (device.directory / "uplink" / "key.pem").unlink()
+    said = device.run("Forwarder", configured={"UplinkHost": "abc"})
+
+    assert said.returncode == 1
+    assert "uplink: put ca.pem, certificate.pem and key.pem" in said.stderr
+
+
+def test_only_what_writes_evidence_may_write_it_and_the_console_only_reads(device: Device) -> None:
+    mounts = {}
+    for name in CLIENTS:
+        device.run(name)
+        arguments = device.service["arguments"]
+        mounts[name] = [arguments[i + 1] for i, one in enumerate(arguments) if one == "-v"]
+
+    evidence = {name: [one for one in found if "/evidence" in one] for name, found in mounts.items()}
+    place = f"{device.directory}/evidence:/var/lib/linewatch/evidence"
+    assert evidence == {
+        "Capture": [place], "Capture2": [place], "Console": [f"{place}:ro"], "Forwarder": [], "Inference": [],
+    }  # fmt: skip
+    for name, found in mounts.items():
+        user = {"Capture": "line-1", "Capture2": "line-2"}.get(name, name.lower())
+        assert [one for one in found if "/secrets" in one] == [
+            f"{device.directory}/secrets/{user}:/run/linewatch:ro"
+        ]
+
+
+def test_the_nucleuss_socket_goes_along_where_there_is_one(device: Device) -> None:
+    import socket
+
+    device.run("Console")
+    assert "SVCUID" not in device.service["arguments"]
+    path = device.folder / "ipc.socket"
+    os.chdir(device.folder)  # a socket's path has at most 107 characters
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind("ipc.socket")
+        device.run("Console")
+    arguments = device.service["arguments"]
+    assert f"{path}:{path}" in arguments
+    assert "AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT" in arguments
+
+
+def test_a_jetsons_image_is_run_with_its_runtime_and_only_where_it_was_fetched(device: Device) -> None:
+    device.run("Inference", ABSENT="nothing")
+    assert "--runtime=nvidia" in device.service["arguments"]
+    assert "inference-jetson@" in device.service["arguments"][-1]
+    device.run("Inference", ABSENT="inference-jetson@")
+    assert "--runtime=nvidia" not in device.service["arguments"]
+
+
+def test_trusted_keys_are_the_releases_and_the_configurations_and_no_others(device: Device) -> None:
+    keys = device.directory / "models" / "trusted-keys"
+    keys.mkdir(parents=True)
+    (keys / "old.pem").write_text("of another release")
+    device.run("Inference", configured={"TrustedKeys": "AAAA,BBBB"})
+
+    bodies = sorted(path.read_text().splitlines()[1] for path in keys.iterdir())
+    assert bodies == sorted(["AAAA", "BBBB", *render.key_bodies(render.MODELS / "trusted-keys").split(",")])
+
+
+# --- models ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def model(device: Device) -> Device:
+    """A device that has the turbofan model's file."""
+    (artifact,) = OURS["model.turbofan"].artifacts
+    (device.folder / "artifacts").mkdir()
+    (device.folder / "artifacts" / artifact.name).write_bytes(artifact.content())
+    return device
+
+
+def outcome(device: Device) -> Path:
+    return device.directory / "state" / "inference" / "serving" / "turbofan"
+
+
+def activated(device: Device) -> str:
+    return (device.directory / "models" / "turbofan" / "active").read_text().strip()
+
+
+def answered(device: Device, said: str, before: str = "") -> subprocess.CompletedProcess[str]:
+    """Runs the model's startup while an inference is there that answers each new active file with `said`."""
+    if before:
+        (device.directory / "models" / "turbofan").mkdir(parents=True, exist_ok=True)
+        (device.directory / "models" / "turbofan" / "active").write_text(f"{before}\n")
+    outcome(device).parent.mkdir(parents=True)
+    outcome(device).write_text("1.0.0 serving sha256:of-an-earlier-start\n")
+    command, variables = device.command(OURS["model.turbofan"], "startup", {}, {"DOCKER_PS": "abc"})
+    with subprocess.Popen(
+        command, env=variables, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        deadline = time.monotonic() + 20
+        while outcome(device).exists():
+            assert time.monotonic() < deadline, "the old outcome was taken for an answer"
+            time.sleep(0.02)
+        outcome(device).write_text(f"{said}\n")
+        out, error = process.communicate(timeout=30)
+        return subprocess.CompletedProcess(command, process.returncode, out, error)
+
+
+def test_a_package_is_put_beside_the_others_and_once_more_changes_nothing(model: Device) -> None:
+    assert model.run("model.turbofan", "install").returncode == 0
+    place = model.directory / "models" / "turbofan" / "1.0.0"
+    before = {path: path.stat().st_ino for path in place.rglob("*")}
+
+    assert model.run("model.turbofan", "install").returncode == 0
+    assert {path: path.stat().st_ino for path in place.rglob("*")} == before
+    assert sorted(path.name for path in place.parent.iterdir()) == ["1.0.0"]
+
+
+def test_a_package_that_was_damaged_on_the_disk_is_put_right(model: Device) -> None:
+    model.run("model.turbofan", "install")
+    damaged = model.directory / "models" / "turbofan" / "1.0.0" / "model.onnx"
+    damaged.write_bytes(b"")
+
+    assert model.run("model.turbofan", "install").returncode == 0
+    assert damaged.stat().st_size > 1000
+
+
+def test_a_cut_off_file_leaves_what_was_there(model: Device) -> None:
+    model.run("model.turbofan", "install")
+    (file,) = (model.folder / "artifacts").iterdir()
+    file.write_bytes(file.read_bytes()[:2000])
+
+    assert model.run("model.turbofan", "install").returncode != 0
+    assert (model.directory / "models" / "turbofan" / "1.0.0" / "metadata.json").is_file()
+
+
+def test_a_model_that_serves_is_a_success(model: Device) -> None:
+    assert answered(model, "1.0.0 serving sha256:abc", before="0.9.0").returncode == 0
+    assert activated(model) == "1.0.0"
+
+
+def test_a_model_that_is_refused_fails_with_the_reason_and_the_one_before_stays(model: Device) -> None:
+    said = answered(model, "1.0.0 refused golden sample 3 differs", before="0.9.0")
+
+    assert said.returncode == 1
+    assert "golden sample 3 differs" in said.stderr
+    assert activated(model) == "0.9.0"
+
+
+def test_without_inference_a_model_is_only_put_ready(model: Device) -> None:
+    (model.directory / "models" / "turbofan").mkdir(parents=True)
+    assert model.run("model.turbofan", "startup").returncode == 0
+    assert activated(model) == "1.0.0"
+
+
+def test_the_parts_of_scripts_are_all_used() -> None:
+    used = {
+        name for path in TEMPLATES.glob("*.json") for step in json.loads(path.read_text())["Lifecycle"]["all"].values()
+        for name in step.get("Script", [])
+    }  # fmt: skip
+
+    assert {path.name for path in TEMPLATES.glob("*.sh")} == used
