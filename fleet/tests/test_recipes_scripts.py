@@ -30,19 +30,26 @@ OURS = {one.name.removeprefix("io.linewatch."): one for one in components()}
 SERVICES = [name for name in OURS if not name.startswith("model.")]
 CLIENTS = [name for name in SERVICES if name != "Broker"]
 
-DOCKER = """#!/usr/bin/env python3
-import json, os, sys
-with open(os.environ["DOCKER_CALLS"], "a") as calls:
-    names = {"SVCUID", *(name for name in os.environ if name.split("_")[0] in
-             {"CAPTURE", "CONSOLE", "FORWARDER", "INFERENCE", "AWS"})}
-    calls.write(json.dumps({"arguments": sys.argv[1:], "environment": {n: os.environ.get(n) for n in names}}) + "\\n")
-verb = sys.argv[1:3]
-if verb == ["container", "inspect"] or (verb == ["image", "inspect"] and os.environ.get("ABSENT", "-") in sys.argv[3]):
-    sys.exit(1)
-if verb[0] == "run":
-    sys.exit(int(os.environ.get("DOCKER_ENDS_WITH", "0")))
-if verb[0] == "ps":
-    print(os.environ.get("DOCKER_PS", ""), end="")
+DOCKER = r"""#!/bin/sh
+# Arguments, and of `run` the environment, each ended by NUL; RS ends the arguments, GS the call.
+printf '%s\0' "$@" >>"$DOCKER_CALLS"
+printf '\036\0' >>"$DOCKER_CALLS"
+[ "$1" != run ] || env -0 >>"$DOCKER_CALLS"
+printf '\035\0' >>"$DOCKER_CALLS"
+case "$1 $2" in
+  "container inspect") [ -n "$DOCKER_OLD" ] && [ ! -e "$DOCKER_CALLS.removed" ]; exit ;;
+  "rm -f") [ "$3" != "$DOCKER_OLD" ] || touch "$DOCKER_CALLS.removed" ;;
+  "image inspect") case "$3" in *"$DOCKER_LACKS"*) exit 1 ;; esac ;;
+  "ps "*) printf %s "$DOCKER_PS" ;;
+  "run "*)
+    case " $* " in *" make-secrets "*) exit 0 ;; esac
+    if [ -n "$DOCKER_STAYS" ]; then
+      trap 'exit 143' TERM
+      touch "$DOCKER_STAYS"
+      while :; do sleep 0.05; done
+    fi
+    exit "$DOCKER_ENDS_WITH" ;;
+esac
 """
 
 
@@ -92,6 +99,11 @@ class Device:
             "AWS_IOT_THING_NAME": "Press:Line_1",
             "AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT": str(self.folder / "ipc.socket"),
             "SVCUID": "token",
+            "DOCKER_LACKS": "inference-jetson@",
+            "DOCKER_ENDS_WITH": "0",
+            "DOCKER_PS": "",
+            "DOCKER_OLD": "",
+            "DOCKER_STAYS": "",
             **{key: put_in(value) for key, value in lifecycle["Setenv"].items()},
             **environment,
         }
@@ -110,11 +122,18 @@ class Device:
 
     @property
     def calls(self) -> list[dict[str, Any]]:
-        return (
-            [json.loads(line) for line in self.calls_file.read_text().splitlines()]
-            if self.calls_file.exists()
-            else []
-        )
+        text = self.calls_file.read_text() if self.calls_file.exists() else ""
+        calls = []
+        for call in text.split("\x1d\0")[:-1]:
+            arguments, _, environment = call.partition("\x1e\0")
+            pairs = (pair.partition("=") for pair in environment.split("\0")[:-1])
+            calls.append(
+                {
+                    "arguments": arguments.split("\0")[:-1],
+                    "environment": {key: value for key, _, value in pairs},
+                }
+            )
+        return calls
 
     @property
     def service(self) -> dict[str, Any]:
@@ -182,44 +201,38 @@ def test_a_service_runs_hardened_from_its_own_image(device: Device, name: str) -
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_the_old_container_goes_before_the_new_one_comes(device: Device, name: str) -> None:
-    (device.folder / "bin" / "docker").write_text(
-        DOCKER.replace(
-            'verb == ["container", "inspect"]',
-            'verb == ["container", "inspect"] and os.path.exists("removed")',
-        ).replace(
-            'if verb[0] == "run"',
-            'if verb == ["rm", "-f"] and sys.argv[3].count("-") == 1: open("removed", "w")\nif verb[0] == "run"',
-        )
-    )
     container = "linewatch-capture-2" if name == "Capture2" else f"linewatch-{name.lower()}"
-    if name == "Capture2":
-        (device.folder / "bin" / "docker").write_text(
-            (device.folder / "bin" / "docker").read_text().replace("== 1", "== 2")
-        )
-    device.run(name, step_of(name))
+    device.run(name, step_of(name), DOCKER_OLD=container)
 
     verbs = [one["arguments"][:3] for one in device.calls]
     assert verbs.index(["rm", "-f", container]) < max(i for i, one in enumerate(verbs) if one[0] == "run")
 
 
-@pytest.mark.parametrize("value", HOSTILE)
+@pytest.mark.parametrize("turn", range(3))
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_hostile_value_anywhere_is_only_a_value(device: Device, name: str, value: str) -> None:
-    defaults = OURS[name].recipe["ComponentConfiguration"]["DefaultConfiguration"]
-    # The directory is where the test looks; a line's name and a directory are checked by the script itself.
-    configured = {key: value for key in defaults if key not in {"Directory", "Line", "Clients"}}
+def test_hostile_values_everywhere_are_only_values(device: Device, name: str, turn: int) -> None:
+    recipe = OURS[name].recipe
+    # The directory is where the test looks; a line's name and the clients have tests of their own.
+    defaults = recipe["ComponentConfiguration"]["DefaultConfiguration"]
+    keys = [key for key in defaults if key not in {"Directory", "Line", "Clients"}]
+    configured = {key: HOSTILE[(5 * turn + i) % len(HOSTILE)] for i, key in enumerate(keys)}
     device.run(name, step_of(name), configured)
 
     assert not list(device.folder.rglob("PWNED"))
     ran = device.service
-    if name != "Broker":
-        prefix = f"{name.rstrip('2').upper()}_"
-        assert ran["environment"][f"{prefix}SITE"] == value
-        passed = [ran["arguments"][i + 1] for i, one in enumerate(ran["arguments"]) if one == "-e"]
-        assert f"{prefix}SITE" in passed
-        assert f"{prefix}DEVICE={value}" in passed
-    for flag in ("--name", "--memory", "--network"):
-        assert ran["arguments"][ran["arguments"].index(flag) + 1] == value
+    passed = [ran["arguments"][i + 1] for i, one in enumerate(ran["arguments"]) if one == "-e"]
+    for variable, value in recipe["Lifecycle"]["all"]["Setenv"].items():
+        key = value.removeprefix("{configuration:/").removesuffix("}")
+        if key in configured and not variable.startswith("LW_"):
+            assert ran["environment"][variable] == configured[key]
+            assert variable in passed
+    for flag, key in (
+        ("--name", "Name"),
+        ("--memory", "Memory"),
+        ("--network", "Network"),
+        ("--cpus", "Cpus"),
+    ):
+        assert ran["arguments"][ran["arguments"].index(flag) + 1] == configured[key]
 
 
 @pytest.mark.parametrize("value", HOSTILE)
@@ -257,15 +270,13 @@ def test_a_container_that_ends_by_itself_is_an_error_whatever_its_code(device: D
 
 
 def test_a_stop_is_no_error(device: Device) -> None:
-    # A client that lives until it is told to end, as docker's does, and says so.
-    docker = device.folder / "bin" / "docker"
-    docker.write_text(DOCKER.replace('if verb[0] == "run":', 'if verb[0] == "run":\n    import signal\n    open("started", "w")\n    signal.sigwait([signal.SIGTERM])'))  # fmt: skip
-    command, variables = device.command(OURS["Console"], "startup", {}, {"DOCKER_ENDS_WITH": "143"})
+    started = device.folder / "started"
+    command, variables = device.command(OURS["Console"], "startup", {}, {"DOCKER_STAYS": str(started)})
     with subprocess.Popen(
         command, env=variables, cwd=device.folder, start_new_session=True, stderr=subprocess.PIPE
     ) as process:
         deadline = time.monotonic() + 20
-        while not (device.folder / "started").exists():
+        while not started.exists():
             assert time.monotonic() < deadline, "docker run was not called"
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGTERM)
@@ -328,11 +339,16 @@ def test_the_nucleuss_socket_goes_along_where_there_is_one(device: Device) -> No
 
 
 def test_a_jetsons_image_is_run_with_its_runtime_and_only_where_it_was_fetched(device: Device) -> None:
-    device.run("Inference", ABSENT="nothing")
-    assert "--runtime=nvidia" in device.service["arguments"]
-    assert "inference-jetson@" in device.service["arguments"][-1]
-    device.run("Inference", ABSENT="inference-jetson@")
-    assert "--runtime=nvidia" not in device.service["arguments"]
+    machine = device.folder / "bin" / "uname"
+    for architecture, lacks, is_jetson in (
+        ("aarch64", "nothing", True), ("aarch64", "inference-jetson@", False), ("x86_64", "nothing", False),
+    ):  # fmt: skip
+        machine.write_text(f"#!/bin/sh\necho {architecture}\n")
+        machine.chmod(0o755)
+        device.run("Inference", DOCKER_LACKS=lacks)
+
+        assert ("--runtime=nvidia" in device.service["arguments"]) is is_jetson
+        assert ("inference-jetson@" in device.service["arguments"][-1]) is is_jetson
 
 
 def test_trusted_keys_are_the_releases_and_the_configurations_and_no_others(device: Device) -> None:
