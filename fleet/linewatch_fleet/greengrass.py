@@ -73,7 +73,8 @@ class Greengrass:
         pause = 0.05
         while True:
             found = self.component(name, version)
-            status = found["status"] if found else {"componentState": "missing"}
+            # Just made, it may not be shown everywhere yet.
+            status = found["status"] if found else {"componentState": "REQUESTED"}
             state = status["componentState"]
             if state == "DEPLOYABLE":
                 return

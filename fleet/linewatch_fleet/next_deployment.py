@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a release (or one component more, or less) makes of a target's present deployment."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from linewatch_fleet import aws_components
 from linewatch_fleet.aws import Account
@@ -14,6 +15,10 @@ from linewatch_fleet.errors import BadInput, GateRefused
 from linewatch_fleet.greengrass import AWS_OWN, Greengrass
 from linewatch_fleet.history import OURS
 from linewatch_fleet.published import Bucket, stack_outputs
+
+LITE_BYTES: Final = 7000
+"""Larger deployments are fetched from the data plane, at 7 KB for a thing and 31 KB for a group; nucleus lite does not do
+that (its docs/spec). The smaller bound, so that a device may also get the deployment by its name."""
 
 SERVICES = ("Broker", "Inference", "Capture", "Forwarder", "Console")
 
@@ -71,9 +76,15 @@ def worked_out(
         if name == aws_components.LOGS:
             settings = deep_merged(settings, aws_components.log_upload(services))
         wishes[name] = Wish(version, settings)
-    if wanted.then is not None:
-        return merged(before, wishes, wanted.without)
-    return merged(before, wishes, wanted.without | aws_components.left_out(environment))
+    left_out = aws_components.left_out(environment) if wanted.then is None else set()
+    after = merged(before, wishes, wanted.without | left_out)
+    size = len(json.dumps(after))
+    if runtime == aws_components.LITE and size > LITE_BYTES:
+        raise GateRefused(
+            f"this deployment has {size} bytes, and nucleus lite takes about {LITE_BYTES}: it does not fetch larger ones; "
+            "shorten `configuration` in fleet.yaml"
+        )
+    return after
 
 
 def release_wanted(

@@ -71,7 +71,9 @@ def create(cloud: Greengrass, request: Mapping[str, Any], present: Mapping[str, 
         )
     deployment_id = cloud.deploy(request)
     made = cloud.deployment(deployment_id)
-    if made is None or not made.get("isLatestForTarget", True):
+    if made is None:
+        return deployment_id  # it is not shown yet; what follows is asked again anyway
+    if not made.get("isLatestForTarget", True):
         raise CommandFailed(_overtaken(cloud.latest(target), f"it has replaced this one ({deployment_id})"))
     before, after = (present or {}).get("revisionId", "0"), made.get("revisionId", "")
     if before.isdigit() and after.isdigit() and int(after) > int(before) + 1:

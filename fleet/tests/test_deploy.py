@@ -6,12 +6,17 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from greengrass_account import AwsAccount
 
 from linewatch_fleet import rolling_out
+from linewatch_fleet.aws import explained
+from linewatch_fleet.documented import documented
+from linewatch_fleet.errors import CommandFailed
 from linewatch_fleet.greengrass import Greengrass
 
 
@@ -179,6 +184,25 @@ def test_a_value_that_lite_would_cut_off_is_refused_for_lite_only(aws: AwsAccoun
     assert "OperatorName: 'Line 1; reboot'" in refused.stderr
 
 
+def test_a_deployment_that_is_too_large_for_lite_is_refused(aws: AwsAccount) -> None:
+    aws.write_fleet(configuration={"io.linewatch.Console": {"OperatorName": "x" * 7000}})
+    release = published(aws, "0.2.0")
+    aws.add_device("lite-1", runtime="aws_nucleus_lite")
+    refused = deploy(aws, "--release", release)
+    assert refused.exit_code == 3
+    assert "nucleus lite takes about 7000" in refused.stderr
+
+
+def test_s3_that_only_says_403_names_the_page_too() -> None:
+    refusal = ClientError({"Error": {"Code": "403", "Message": "Forbidden"}}, "HeadObject")
+    with (
+        pytest.raises(CommandFailed, match=r"docs/deploying\.md lists"),
+        documented("docs/deploying.md"),
+        explained(),
+    ):
+        raise refusal
+
+
 def test_what_the_environment_knows_need_not_be_written_down(aws: AwsAccount) -> None:
     aws.write_fleet(
         site="plant-9", configuration={"io.linewatch.Console": {"CloudApiUrl": "https://own.example.com"}}
@@ -279,8 +303,11 @@ def test_wait_follows_to_the_end_and_tells_why_it_failed(aws: AwsAccount) -> Non
     release = published(aws, "0.2.0")
 
     def devices() -> None:
-        while aws.target not in good.effective or aws.target not in bad.effective:
-            pass
+        deadline = time.monotonic() + 60
+        while (
+            aws.target not in good.effective or aws.target not in bad.effective
+        ) and time.monotonic() < deadline:
+            time.sleep(0.005)
         good.starts(aws.target)
         good.succeeds(aws.target)
         stack = ["DEPLOYMENT_FAILURE", "ARTIFACT_DOWNLOAD_ERROR", "DOCKER_IMAGE_NOT_FOUND"]
