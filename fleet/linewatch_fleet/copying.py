@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
+import requests
+
 from linewatch_fleet.errors import CommandFailed
 from linewatch_fleet.oci import NO_PLATFORM, Descriptor, Manifest
 from linewatch_fleet.registry import Registry, hashed
@@ -146,9 +148,19 @@ def _platforms(content: Content, source: Place) -> Iterator[tuple[str, Manifest]
     config = content.index.config
     if config is None:
         raise CommandFailed(f"{source}: {content.index.digest} is no image: it has no configuration")
-    with source.registry.blob(source.repository, config.digest) as pieces:
-        said = Manifest(b"".join(hashed(pieces, config, lambda _: None)), config.media_type).document
+    said = Manifest(b"".join(_read(source, config)), config.media_type).document
     yield f"{said.get('os', '')}/{said.get('architecture', '')}", content.index
+
+
+def _read(place: Place, blob: Descriptor) -> Iterator[bytes]:
+    """A blob's bytes, checked. Raises CommandFailed."""
+    try:
+        with place.registry.blob(place.repository, blob.digest) as pieces:
+            yield from hashed(pieces, blob, lambda _: None)
+    except requests.RequestException as error:
+        raise CommandFailed(
+            f"{place}: reading {blob.digest} broke off: {error}; run the command again"
+        ) from error
 
 
 def plan_copy(
@@ -242,9 +254,8 @@ def verify(copy: Copy, *, layers: bool) -> None:
         if size != blob.size:
             raise CommandFailed(f"{target}: {blob.digest} has {size} bytes, not {blob.size}")
         if layers:
-            with target.registry.blob(target.repository, blob.digest) as pieces:
-                for _ in hashed(pieces, blob, lambda _: None):
-                    pass
+            for _ in _read(target, blob):
+                pass
     tagged = target.registry.tag(target.repository, copy.tag)
     if tagged != copy.content.index.digest:
         raise CommandFailed(f"{target}:{copy.tag} is {tagged}, not {copy.content.index.digest}")

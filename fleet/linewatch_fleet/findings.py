@@ -45,17 +45,13 @@ def known_severity(name: Any) -> str:
     return upper if upper in _SEVERITIES else "UNDEFINED"
 
 
-def counted(scan: Scan, waivers: Iterable[Waiver], today: date) -> tuple[dict[str, int], list[Finding]]:
-    """Findings by severity, each once, and those that a waiver takes out."""
+def counting(scan: Scan, waivers: Iterable[Waiver], today: date) -> tuple[list[Finding], list[Finding]]:
+    """The findings that count, worst first and each once, and those that a waiver takes out."""
     waived_ids = {
         one.id for one in waivers if one.until >= today and (not one.images or scan.image in one.images)
     }
     found = sorted(set(scan.findings), key=lambda one: (_SEVERITIES.index(one.severity), one.id, one.package))
-    waived = [one for one in found if one.id in waived_ids]
-    counts = dict.fromkeys(_SEVERITIES, 0)
-    for one in found:
-        counts[one.severity] += one.id not in waived_ids
-    return counts, waived
+    return [one for one in found if one.id not in waived_ids], [one for one in found if one.id in waived_ids]
 
 
 def read_reports(paths: Iterable[Path], images: dict[str, Content]) -> list[Scan]:

@@ -4,13 +4,15 @@
 All conditions are looked at, also after one that is not met: whoever is refused sees everything at once.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
 
 from linewatch_fleet.config import Gate
 from linewatch_fleet.copying import Content, Copy
-from linewatch_fleet.findings import Scan, counted
+from linewatch_fleet.findings import Scan, counting
+from linewatch_fleet.images import VARIANTS
 from linewatch_fleet.manifest import Release
 
 
@@ -58,19 +60,16 @@ def judged_platforms(gate: Gate, release: Release, images: dict[str, Content]) -
     """Whether the registry's own index has what the gate asks for and the manifest says."""
     for name, content in images.items():
         found = set(content.platforms)
+        told = set(release.images[name].platforms)
         # A variant is for one kind of device, and built for nothing else.
-        wanted = (
-            set(gate.platforms)
-            if "-" not in name
-            else set(gate.platforms) & set(release.images[name].platforms)
-        )
+        wanted = set(gate.platforms) & told if name in VARIANTS else set(gate.platforms)
         lacking = wanted - found
-        unlike = found ^ set(release.images[name].platforms)
+        unlike = found ^ told
         detail = ", ".join(sorted(found))
         if lacking:
             detail += f"; lacks {', '.join(sorted(lacking))}: build with make images PLATFORMS=..."
         elif unlike:
-            detail += f"; the release says {', '.join(release.images[name].platforms)}"
+            detail += f"; the release says {', '.join(sorted(told))}"
         yield Condition("platforms", name, not lacking and not unlike, detail)
 
 
@@ -86,20 +85,20 @@ def judged_scans(gate: Gate, scans: Iterable[Scan], today: date) -> Iterator[Con
             detail = f"{scan.missing} ({scan.origin})"
             yield Condition("scan", about, is_met, detail + ("; not required here" if is_met else ""))
             continue
-        counts, waived = counted(scan, gate.waivers, today)
-        over = [f"{counts[severity]} {severity}, at most {most}"
-                for severity, most in gate.max_findings.items() if counts[severity] > most]  # fmt: skip
-        seen = (
-            ", ".join(f"{count} {severity}" for severity, count in counts.items() if count) or "nothing found"
-        )
-        parts = [seen]
+        found, waived = counting(scan, gate.waivers, today)
+        counts = Counter(one.severity for one in found)
+        over = {severity: most for severity, most in gate.max_findings.items() if counts[severity] > most}
         if over:
-            named = [one.id for one in scan.findings
-                     if counts[one.severity] > gate.max_findings.get(one.severity, counts[one.severity]) and one not in waived]  # type: ignore[call-overload]  # fmt: skip
-            parts = ["; ".join(over), "such as " + ", ".join(dict.fromkeys(named[:5]))]
+            limits = "; ".join(
+                f"{counts[severity]} {severity}, at most {most}" for severity, most in over.items()
+            )
+            named = dict.fromkeys(one.id for one in found if one.severity in over)
+            detail = f"{limits}; such as {', '.join(list(named)[:5])}"
+        else:
+            detail = ", ".join(f"{count} {severity}" for severity, count in counts.items()) or "nothing found"
         if waived:
-            parts.append(f"waived: {', '.join(sorted({one.id for one in waived}))}")
-        yield Condition("scan", about, not over, f"{'; '.join(parts)} ({scan.origin})")
+            detail += f"; waived: {', '.join(sorted({one.id for one in waived}))}"
+        yield Condition("scan", about, not over, f"{detail} ({scan.origin})")
 
 
 def judged_waivers(gate: Gate, today: date) -> Iterator[Condition]:

@@ -221,7 +221,7 @@ def test_a_layer_that_the_source_has_damaged_is_not_taken(
     failed = shop.run("promote", "dev", "--source", source)
 
     assert failed.returncode == 1
-    assert "the source gave other bytes" in failed.stderr
+    assert "other bytes were read than the digest says" in failed.stderr
     assert bytes_of(target, "linewatch/capture", VERSION) is None
     assert not requests.head(
         f"http://{target}/v2/linewatch/capture/blobs/sha256:{layer.parent.name}", timeout=10

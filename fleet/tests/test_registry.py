@@ -21,7 +21,8 @@ from linewatch_fleet import registry as registry_module
 from linewatch_fleet.credentials import docker_credentials
 from linewatch_fleet.errors import BadInput, CommandFailed
 from linewatch_fleet.oci import OCI_INDEX, Descriptor, Manifest
-from linewatch_fleet.registry import Registry, RegistryRefused, hashed
+from linewatch_fleet.registry import Registry, hashed
+from linewatch_fleet.registry_connection import RegistryRefused
 
 REPOSITORY = "linewatch/capture"
 
@@ -176,6 +177,17 @@ def test_a_source_that_breaks_off_is_read_again(registry: Callable[..., str]) ->
 
         assert not link.faults
     assert target.blob_size(REPOSITORY, BLOB.digest) == len(CONTENT)
+
+
+def test_a_manifest_that_breaks_off_is_read_again(registry: Callable[..., str]) -> None:
+    host = registry()
+    manifest = Manifest(
+        json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}).encode(), OCI_INDEX
+    )
+    own(host).put_manifest(REPOSITORY, manifest.digest, manifest)
+    with misbehaving(host, ("GET", "/manifests/", "cut-answer")) as link:
+        assert own(link.host).manifest(REPOSITORY, manifest.digest) == manifest
+        assert not link.faults
 
 
 @pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT + b"x", b"\1" + CONTENT[1:]])
@@ -368,4 +380,4 @@ def test_dockers_credentials_from_file_and_helper(tmp_path: Path, monkeypatch: p
 def test_only_loopback_is_spoken_to_without_tls() -> None:
     for host, scheme in (("127.0.0.1:5000", "http"), ("localhost:5000", "http"), ("127.0.0.1.example.com", "https"),
                          ("registry.example.com", "https"), ("10.0.0.1:5000", "https")):  # fmt: skip
-        assert own(host)._base == f"{scheme}://{host}"
+        assert own(host).connection.base == f"{scheme}://{host}"
