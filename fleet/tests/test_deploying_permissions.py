@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from botocore.client import BaseClient
-from greengrass_account import AwsAccount
+from greengrass_account import STACK, AwsAccount
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PREFIXES = {
@@ -139,3 +139,10 @@ def test_every_command_and_link_of_the_page_is_there(page: str) -> None:
 
     used = set(re.findall(r"linewatch ([a-z]+) ", text)) | set(re.findall(r"`linewatch ([a-z]+)`", text))
     assert used <= set(VERBS)
+
+
+def test_the_template_has_the_outputs_that_these_commands_read() -> None:
+    text = (DOCS.parent / "cloud" / "template.yaml").read_text()
+    outputs = text[text.index("\nOutputs:") :]
+    for name in STACK["Outputs"]:
+        assert re.search(rf"^  {name}:", outputs, re.MULTILINE), f"cloud/template.yaml has no output {name}"
