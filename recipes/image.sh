@@ -3,6 +3,8 @@
 # The image is here unless somebody removed it; the network and the folders are made where they are missing.
 tries=20
 until docker image inspect "$LW_IMAGE" >/dev/null 2>&1 || docker pull "$LW_IMAGE"; do
+  # Said at each try: where name servers don't answer either, the step's timeout comes before the last one.
+  echo "linewatch: no image $LW_IMAGE yet" >&2
   tries=$((tries - 1))
   [ "$tries" -gt 0 ] || fail "image $LW_IMAGE is neither here nor to be had: deploy again where the registry can be reached" || exit 1
   sleep 5

@@ -7,7 +7,7 @@ activate() ( echo "$1" >"$active.new" && chmod 0644 "$active.new" && mv "$active
 before=$(cat "$active" 2>/dev/null)
 rm -f "$outcome"
 activate "$LW_VERSION" || exit 1
-tries=150
+tries=100
 while [ -n "$(docker ps -q -f "name=^$LW_INFERENCE\$" 2>/dev/null)" ]; do
   said=$(cat "$outcome" 2>/dev/null)
   case $said in "$LW_VERSION serving"*) break ;; "$LW_VERSION refused"*) tries=0 ;; esac
@@ -18,7 +18,7 @@ while [ -n "$(docker ps -q -f "name=^$LW_INFERENCE\$" 2>/dev/null)" ]; do
   fi
   # The version before goes on serving, also after inference's next start.
   [ -z "$before" ] || [ "$before" = "$LW_VERSION" ] || activate "$before"
-  [ -n "$said" ] || said="no answer within 150 s"
+  [ -n "$said" ] || said="no answer in time"
   echo "linewatch: inference does not serve $LW_MODEL $LW_VERSION: $said" >&2
   exit 1
 done
