@@ -5,12 +5,12 @@ import re
 from collections.abc import Callable, Iterator
 
 from linewatch_fleet.recipes.findings import Check, Place, rule
+from linewatch_fleet.recipes.images import TOKEN_EXCHANGE
 from linewatch_fleet.recipes.reading import Recipe
 from linewatch_fleet.recipes.steps import is_service
 
 _CREDENTIALS = re.compile(r"-e[ =]?(AWS_CONTAINER_CREDENTIALS_FULL_URI|AWS_CONTAINER_AUTHORIZATION_TOKEN)\b")
 _HOST_NETWORK = re.compile(r"--net(work)?[ =]host\b")
-_TOKEN_EXCHANGE = "aws.greengrass.TokenExchangeService"  # noqa: S105 - a component's name
 
 
 def _runs(recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -120,10 +120,10 @@ def _credentials_on_bridge(recipe: Recipe) -> Iterator[Place]:
 
 @rule("credentials-without-dependency", "error",
       "AWS_CONTAINER_CREDENTIALS_FULL_URI is set only for components that depend on token exchange.",
-      f"Depend on {_TOKEN_EXCHANGE}, SOFT.")  # fmt: skip
+      f"Depend on {TOKEN_EXCHANGE}, SOFT.")  # fmt: skip
 def _credentials_without_dependency(recipe: Recipe) -> Iterator[Place]:
     for path, text in recipe.texts():
-        if "AWS_CONTAINER_CREDENTIALS_FULL_URI" in text and _TOKEN_EXCHANGE not in recipe.dependencies:
+        if "AWS_CONTAINER_CREDENTIALS_FULL_URI" in text and TOKEN_EXCHANGE not in recipe.dependencies:
             yield path, "AWS_CONTAINER_CREDENTIALS_FULL_URI"
 
 

@@ -141,11 +141,7 @@ def _step_not_on_lite(recipe: Recipe) -> Iterator[Place]:
 
 
 def _is_detached(run: str) -> bool:
-    return bool(
-        re.search(r"\s(-d|--detach|-[a-z]*d[a-z]*)(\s|=true\b)", run.partition(" --name ")[0] + " ")
-        or " -d " in run
-        or " --detach" in run
-    )
+    return bool(re.search(r"\s(-[it]*d[it]*|--detach(=true)?)(?=\s)", run))
 
 
 def _is_helper(run: str) -> bool:
