@@ -122,7 +122,8 @@ def contents(image: str, platform: str) -> tuple[dict[int, str], set[tuple[str, 
         for block in status.split("\n\n")
     ]
     return machines, {
-        (block["Package"], block["Version"])
+        # Debian builds a version anew for one architecture at times: +b1.
+        (block["Package"], re.sub(r"\+b\d+$", "", block["Version"]))
         for block in fields
         if block.get("Status") == "install ok installed"
     }
