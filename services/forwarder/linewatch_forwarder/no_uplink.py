@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A device whose way to the cloud is not set up yet: what it judges waits on its disk, and it says so."""
+
+import asyncio
+from collections.abc import Sequence
+
+from linewatch_forwarder.delivery import Outcome
+from linewatch_runtime.records import Record
+
+
+class NoUplink:
+    """Never ready: to the flow out an uplink, to the report a connection that is down."""
+
+    trouble = "no uplink is set up: events wait on this device (FORWARDER_UPLINK=none)"
+
+    def __init__(self) -> None:
+        self.connected = asyncio.Event()
+
+    async def run(self) -> None:
+        """For as long as the service runs."""
+        await asyncio.Event().wait()
+
+    async def ready(self) -> None:
+        """Never returns."""
+        await asyncio.Event().wait()
+
+    async def send(self, records: Sequence[Record]) -> Outcome:  # noqa: ARG002 - nothing is ever sent
+        """Accepts nothing."""
+        return Outcome(trouble=self.trouble)
