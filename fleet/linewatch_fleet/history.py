@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A target's earlier deployments: which release a device runs, and which one came before."""
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -32,12 +33,14 @@ class History:
 
     def running(self, installed: Mapping[str, str]) -> str:
         """The newest release whose components are what a device has installed; empty when none is."""
-        for number, deployment in enumerate(self):
-            ours = {name: one["componentVersion"] for name, one in deployment.get("components", {}).items() if name.startswith(OURS)}  # fmt: skip
-            if number == LOOKED_AT:
-                break
-            if ours and release_of(deployment) and ours.items() <= installed.items():
-                return release_of(deployment)
+        for deployment in itertools.islice(self, LOOKED_AT):
+            components = deployment.get("components", {})
+            ours = {
+                name: one["componentVersion"] for name, one in components.items() if name.startswith(OURS)
+            }
+            release = release_of(deployment)
+            if ours and release and ours.items() <= installed.items():
+                return release
         return ""
 
     def before(self, present: Mapping[str, Any]) -> Mapping[str, Any] | None:
