@@ -123,6 +123,20 @@ def test_a_mutable_repository_becomes_immutable(promoted: Shop, ecr: StandinEcr)
     assert repository["imageTagMutability"] == "IMMUTABLE"
 
 
+def test_a_key_of_ones_own_encrypts_a_new_repository(promoted: Shop, ecr: StandinEcr) -> None:
+    key = f"arn:aws:kms:{REGION}:{PROD}:key/11111111-2222-3333-4444-555555555555"
+    promoted.fleet(
+        environment("dev", DEV),
+        environment("prod", PROD, promotes_from="dev", kms_key=key, gate={"scan": "off"}),
+    )
+
+    assert promoted.run("promote", "prod").returncode == 0
+
+    client = boto3.client("ecr", **session(ecr.url, PROD))
+    made = client.describe_repositories(repositoryNames=["linewatch/capture"])["repositories"][0]
+    assert made["encryptionConfiguration"] == {"encryptionType": "KMS", "kmsKey": key}
+
+
 def test_without_scans_in_the_source_account_the_gate_refuses_and_makes_nothing(
     promoted: Shop, ecr: StandinEcr
 ) -> None:
