@@ -22,6 +22,8 @@ from linewatch_fleet.cli import linewatch
 from linewatch_plant.ministack_process import REGION, end, launched
 from linewatch_plant.standin_greengrass import ACCOUNT, StandinGreengrass
 
+_READING = ("Describe", "List", "Get", "Head")
+
 
 class Cut(BaseException):
     """The process ends here, as by kill -9: nothing catches it."""
@@ -154,11 +156,13 @@ def listening(cloud: Cloud, at_call: Callable[[str, str], None] = lambda *_: Non
 
 @contextmanager
 def cut(cloud: Cloud, at: int, when: str) -> Iterator[list[int]]:
-    """Ends a command at its `at`-th request: "before" it is sent, or "after" AWS did it and the answer was lost."""
+    """Ends a command at its `at`-th request that changes something: "before" it is sent, or "after" AWS did it and the
+    answer was lost. Requests that only read are passed over: a cut at them leaves what the change before them left.
+    """
     seen = [0]
 
-    def at_call(moment: str, _: str) -> None:
-        if moment == when:
+    def at_call(moment: str, operation: str) -> None:
+        if moment == when and not operation.startswith(_READING):
             seen[0] += 1
             if seen[0] == at:
                 raise Cut

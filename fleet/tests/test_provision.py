@@ -150,11 +150,11 @@ def test_a_failure_names_the_first_resource_and_its_reason_and_the_next_run_goes
     assert {step["action"] for step in cloud.plan("provision", "fail")} == {"keep"}
 
 
-def test_it_goes_on_after_a_cut_at_any_request(cloud: Cloud) -> None:
+def test_it_goes_on_after_a_cut_at_any_change(cloud: Cloud) -> None:
     cloud.fleet("cut", parameters={"DeviceLogs": "false"})
     cuts = 0
     for at in range(1, 60):
-        with cut(cloud, at, "before" if at % 2 else "after"):
+        with cut(cloud, at, "before" if at % 3 == 0 else "after"):
             try:
                 said = cloud.run("provision", "cut")
             except Cut:
@@ -163,7 +163,7 @@ def test_it_goes_on_after_a_cut_at_any_request(cloud: Cloud) -> None:
         assert said.exit_code == 0, said.output
         break
 
-    assert cuts > 10
+    assert cuts >= 5
     assert {step["action"] for step in cloud.plan("provision", "cut")} == {"keep"}
 
 
@@ -268,8 +268,8 @@ def test_a_second_run_keeps_the_device_as_it_is(cloud: Cloud) -> None:
     assert _digests(cloud.device("linewatch-again")) == before
 
 
-def test_a_device_is_whole_after_a_cut_at_any_request(cloud: Cloud) -> None:
-    """Of every request it is cut off once: before it is sent, or after AWS did it and the answer was lost."""
+def test_a_device_is_whole_after_a_cut_at_any_change(cloud: Cloud) -> None:
+    """Of every change it is cut off once: before it is sent, or after AWS did it and the answer was lost."""
     at, is_done = 0, False
     while not is_done:
         at += 1
@@ -285,7 +285,7 @@ def test_a_device_is_whole_after_a_cut_at_any_request(cloud: Cloud) -> None:
             break
         unclaimed = {one for one, status in cloud.certificates().items() if status == "ACTIVE"} - known
         assert unclaimed <= _claimed(cloud, name), (
-            f"cut {when} request {at} left an active certificate that no thing claims"
+            f"cut {when} change {at} left an active certificate that no thing claims"
         )
 
         said = cloud.run("provision", "dev", "--device", name)
@@ -293,9 +293,9 @@ def test_a_device_is_whole_after_a_cut_at_any_request(cloud: Cloud) -> None:
         assert said.exit_code == 0, said.output
         made = {one: status for one, status in cloud.certificates().items() if one not in known}
         attached = [*cloud.certificates_of(name), *cloud.certificates_of(f"{name}-forwarder")]
-        assert sorted(made) == sorted(attached), f"cut {when} request {at} left a certificate behind"
+        assert sorted(made) == sorted(attached), f"cut {when} change {at} left a certificate behind"
         assert set(made.values()) == {"ACTIVE"}
-    assert at > 20
+    assert at > 12
 
 
 def test_of_two_runs_at_once_from_two_folders_one_device_comes_out(cloud: Cloud, tmp_path: Path) -> None:
@@ -354,8 +354,8 @@ def test_a_replacement_that_was_cut_again_and_again_leaves_one_certificate_in_th
         *cloud.certificates_of(name),
         *cloud.certificates_of(f"{name}-forwarder"),
     }
-    for at in range(3, 90, 3):
-        with cut(cloud, at, "before" if at % 2 else "after"):
+    for at in range(1, 60, 2):
+        with cut(cloud, at, "before" if at % 3 == 0 else "after"):
             try:
                 cloud.run("provision", "dev", "--device", name, "--replace-certificate")
             except Cut:

@@ -140,6 +140,7 @@ def test_each_command_uses_the_permissions_of_its_page_and_no_other(cloud: Cloud
     assert granted("account") - needed(account) <= {"s3:ListBucketVersions", "cloudformation:TagResource"}
     assert granted("device") - needed(device) <= {"iot:ListCertificates", "iot:TagResource"}
     assert granted("teardown") - needed(teardown) <= {
+        "cloudformation:ListChangeSets",
         "cloudformation:UpdateTerminationProtection",
         "greengrass:CancelDeployment",
         "greengrass:DeleteDeployment",

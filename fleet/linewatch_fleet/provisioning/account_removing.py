@@ -76,7 +76,9 @@ class AccountRemoval:
         return str(outputs.get("ThingGroupName", self._environment.group))
 
     def _plan_stack(self, found: dict[str, Any], plan: Plan, *, unprotect: bool) -> None:
-        if not is_ours(found.get("Tags", []), self._environment.name):
+        if not is_ours(found.get("Tags", []), self._environment.name) and not self.stack.is_review_of_ours(
+            found
+        ):
             raise GateRefused(
                 f"stack {self.stack.name} was not made by linewatch provision; it is left alone"
             )

@@ -243,8 +243,11 @@ def claimed(described: dict[str, Any]) -> list[str]:
     return [one for one in described.get("attributes", {}).get(CERTIFICATES, "").split(",") if one]
 
 
-def plan_thing(registry: Registry, thing: Thing, plan: Plan, *, replace: bool) -> None:
-    """Plans thing, certificate and membership. Raises GateRefused where a thing or certificate isn't this folder's."""
+def plan_thing(registry: Registry, thing: Thing, plan: Plan) -> None:
+    """Plans the thing itself. It comes first and goes last, so that whatever a cut leaves is found by it.
+
+    Raises GateRefused where provision did not make it.
+    """
     described = registry.describe(thing.name)
     if described is None:
         plan.add("create", f"thing {thing.name}", "", lambda: registry.create(thing))
@@ -254,6 +257,11 @@ def plan_thing(registry: Registry, thing: Thing, plan: Plan, *, replace: bool) -
         )
     else:
         plan.add("keep", f"thing {thing.name}")
+
+
+def plan_identity(registry: Registry, thing: Thing, plan: Plan, *, replace: bool) -> None:
+    """Plans certificate and membership. Raises GateRefused where the certificate isn't this folder's."""
+    described = registry.describe(thing.name)
     _plan_certificate(registry, thing, described or {}, plan, replace=replace)
     if thing.group:
         if described is not None and thing.group in registry.groups(thing.name):

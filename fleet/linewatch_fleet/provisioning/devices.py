@@ -11,7 +11,7 @@ from linewatch_fleet.errors import BadInput, CommandFailed
 from linewatch_fleet.output import progress
 from linewatch_fleet.plan import Plan
 from linewatch_fleet.provisioning.core_policy import plan_policy, policy_document, policy_name
-from linewatch_fleet.provisioning.device import Registry, Thing, plan_thing
+from linewatch_fleet.provisioning.device import Registry, Thing, plan_identity, plan_thing
 from linewatch_fleet.provisioning.handover import files_of, held, plan_files
 from linewatch_fleet.provisioning.nucleus import NUCLEUS, VERSION, Connection, Runtime
 from linewatch_fleet.provisioning.stack import Stack
@@ -111,16 +111,19 @@ class Devices:
     def _plan_one(self, name: str, plan: Plan) -> None:
         wanted, environment = self._wanted, self._environment
         folder = wanted.out / name
-        document = policy_document(self._iot.meta.partition, environment.region, environment.account, name)
-        plan_policy(self._iot, environment.name, name, document, plan)
-        for thing in (
+        things = (
             Thing(
                 name, folder / "nucleus", (policy_name(name), self._outputs["CorePolicyName"]),
                 environment.name, wanted.line, self._outputs["ThingGroupName"],
             ),
             Thing(name + FORWARDER, folder / "uplink", (self._outputs["DevicePolicyName"],), environment.name, wanted.line),
-        ):  # fmt: skip
-            plan_thing(self._registry, thing, plan, replace=wanted.replace)
+        )  # fmt: skip
+        for thing in things:
+            plan_thing(self._registry, thing, plan)
+        document = policy_document(self._iot.meta.partition, environment.region, environment.account, name)
+        plan_policy(self._iot, environment.name, name, document, plan)
+        for thing in things:
+            plan_identity(self._registry, thing, plan, replace=wanted.replace)
         version = environment.components.get(NUCLEUS["classic"], VERSION)
         facts = {
             "thing": name,

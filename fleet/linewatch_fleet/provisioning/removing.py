@@ -41,8 +41,7 @@ class Removal:
         self.plan_deployments(self._greengrass.target_arn(thing=name), plan)
         if self._greengrass.core(name) is not None:
             plan.add("delete", f"core device {name}", "what it reported", partial(self._forget_core, name))
-        for thing in (name, name + FORWARDER):
-            self._plan_thing(thing, plan)
+        things = [thing for thing in (name + FORWARDER, name) if self._plan_certificates(thing, plan)]
         policy = policy_name(name)
         if self._is_our_policy(policy):
             plan.add(
@@ -51,6 +50,9 @@ class Removal:
                 "",
                 partial(_patiently, partial(delete_policy, self._iot, policy)),
             )
+        # The device's own thing last: as long as something is left, the environment's list of things leads to it.
+        for thing in things:
+            plan.add("delete", f"thing {thing}", "", partial(_patiently, partial(self._delete_thing, thing)))
 
     def plan_deployments(self, target: str, plan: Plan) -> None:
         """Plans the end of every deployment of a target."""
@@ -63,10 +65,11 @@ class Removal:
                 partial(self._end_deployment, one["deploymentId"]),
             )
 
-    def _plan_thing(self, name: str, plan: Plan) -> None:
+    def _plan_certificates(self, name: str, plan: Plan) -> bool:
+        """Plans the end of a thing's certificates; False where there is no such thing."""
         described = self._registry.describe(name)
         if described is None:
-            return
+            return False
         if described.get("attributes", {}).get(ENVIRONMENT) != self._environment.name:
             raise GateRefused(
                 f"thing {name} was not provisioned for {self._environment.name}; it is left alone"
@@ -81,7 +84,7 @@ class Removal:
             )
         for certificate_id in known:
             plan.add("delete", f"certificate of {name}", f"{certificate_id[:12]}…", partial(self._registry.retire, name, certificate_id))  # fmt: skip
-        plan.add("delete", f"thing {name}", "", partial(_patiently, partial(self._delete_thing, name)))
+        return True
 
     def _delete_thing(self, name: str) -> None:
         # Of a certificate that was claimed after the plan was made, nothing may be left behind.

@@ -19,6 +19,7 @@ _ACTIONS: dict[str, Action] = {"Add": "create", "Modify": "update", "Remove": "d
 _CHANGE_SET_S = 300.0
 _STACK_S = 3600.0
 _POLL_S = (0.2, 5.0)
+_CHANGE_SETS = "linewatch-provision-"
 _NOTHING = ("didn't contain changes", "No updates are to be performed")
 
 Told = Callable[[int, str], None]
@@ -93,7 +94,7 @@ class Stack:
         """A change set for what differs, or None where nothing does. Raises Overtaken."""
         found = self.describe()
         is_new = found is None or found["StackStatus"] == "REVIEW_IN_PROGRESS"
-        name = f"linewatch-{uuid.uuid4().hex[:12]}"
+        name = f"{_CHANGE_SETS}{uuid.uuid4().hex[:12]}"
         try:
             with explained():
                 self._formation.create_change_set(
@@ -138,7 +139,10 @@ class Stack:
         identity = self._identity()
         try:
             with explained():
-                self._formation.execute_change_set(StackName=self.name, ChangeSetName=proposal.name)
+                # A first deployment that fails leaves no tables behind, though they are kept in every other case.
+                self._formation.execute_change_set(
+                    StackName=self.name, ChangeSetName=proposal.name, RetainExceptOnCreate=True
+                )
         except CommandFailed as error:
             if any(
                 words in error.message
@@ -149,6 +153,14 @@ class Stack:
         found, events = self._wait(identity, since, told)
         if found is None or found["StackStatus"] not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
             raise CommandFailed(_failure(self.name, found or {"StackStatus": "gone"}, events))
+
+    def is_review_of_ours(self, found: dict[str, Any]) -> bool:
+        """Whether the stack is there only for change sets that provision made: it holds nothing, and no tags either."""
+        if found["StackStatus"] != "REVIEW_IN_PROGRESS":
+            return False
+        with explained():
+            sets = self._formation.list_change_sets(StackName=self.name)["Summaries"]
+        return all(entry["ChangeSetName"].startswith(_CHANGE_SETS) for entry in sets)
 
     def protect(self, *, on: bool) -> None:
         """Sets or clears termination protection."""
