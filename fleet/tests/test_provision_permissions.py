@@ -166,6 +166,19 @@ def test_cloudformation_may_make_and_remove_every_resource_of_the_template() -> 
         assert actions <= granted("stack"), kind
 
 
+def test_the_costs_count_what_the_template_makes() -> None:
+    resources = cfn_yaml.load(str(ROOT / "cloud" / "template.yaml"))["Resources"]
+    page = (ROOT / "docs" / "first-device.md").read_text()
+
+    for kind, words in (
+        ("AWS::CloudWatch::Alarm", "{} alarms"),
+        ("AWS::SecretsManager::Secret", "| {} secrets"),
+        ("AWS::DynamoDB::Table", "size of {} tables"),
+    ):
+        count = sum(resource["Type"] == kind for resource in resources.values())
+        assert words.format(count) in page
+
+
 def test_the_pages_name_no_option_that_the_commands_do_not_have(cloud: Cloud) -> None:
     text = "".join((ROOT / "docs" / page).read_text() for page in ("first-device.md", "cleaning-up.md"))
     for verb in ("provision", "teardown"):
