@@ -33,7 +33,7 @@ lint: setup ## ruff: rules and format
 
 .PHONY: types
 types: setup ## mypy, strict
-	$(RUN) -m mypy runtime/linewatch_runtime services/*/linewatch_* cloud plant/linewatch_plant models/linewatch_models fleet/linewatch_fleet
+	$(RUN) -m mypy runtime/linewatch_runtime services/*/linewatch_* cloud plant/linewatch_plant models/linewatch_models fleet/linewatch_fleet tools/linewatch_images tools/containers/absent.py
 
 .PHONY: faults-short
 faults-short: setup ## kill processes on purpose and count
