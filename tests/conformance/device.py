@@ -196,7 +196,7 @@ class Device(ABC):
         for artifact in manifest.get("Artifacts", []):
             uri = str(artifact["Uri"])
             if uri.startswith("docker:"):
-                _pull(uri.removeprefix("docker:"))
+                pull(uri.removeprefix("docker:"))
             else:
                 self._get(recipe, uri)
 
@@ -220,7 +220,8 @@ class Device(ABC):
         return made
 
 
-def _pull(reference: str) -> None:
+def pull(reference: str) -> None:
+    """Unless it is here. Raises ArtifactMissing."""
     here = subprocess.run(["docker", "image", "inspect", reference], capture_output=True, check=False)
     if here.returncode == 0:
         return

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from brokers import wait_for
 from conformance.conftest import folder
-from conformance.device import BROKEN, RUNNING, SUCCEEDED
+from conformance.device import BROKEN, RUNNING, SUCCEEDED, pull
 from conformance.engine import containers
 from conformance.line import BROKER, Line
 from conformance.private_engine import PrivateEngine, private_engine
@@ -26,6 +26,7 @@ def engine(rendered: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PrivateE
             pytest.skip(f"not run: {program} is not installed; an engine of the test's own needs it")
     recipe = Recipe.load(next((rendered / "recipes").glob("io.linewatch.Broker-*.json")))
     image = recipe.document["Manifests"][0]["Artifacts"][0]["Uri"].removeprefix("docker:")
+    pull(image)
     with folder("lw-dockerd-") as place, private_engine(place) as made:
         made.load(image, IMAGE)
         monkeypatch.setenv("DOCKER_HOST", made.address)

@@ -91,6 +91,7 @@ def test_an_image_that_somebody_removed_is_named_in_a_bounded_time(new_line: Lin
 
     assert time.monotonic() - started < 120
     log = new_line.device._log(gone.name).read_text()
+    assert log.count(f"linewatch: no image {NOWHERE} yet") == 6
     assert log.count(f"linewatch: image {NOWHERE} is neither here nor to be had") == 3
     assert new_line.ids() == {}
 
