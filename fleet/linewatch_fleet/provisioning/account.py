@@ -21,7 +21,7 @@ TEMPLATE = ROOT / "cloud" / "template.yaml"
 # Its creation failed: CloudFormation lets it only be deleted.
 _STILLBORN = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED")
 _ECR = re.compile(r"^(\d{12})\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com")
-_OWN = ("CodeBucket", "CodeKey", "LayerKey", "Environment", "ThingGroup")
+_OWN = ("Site", "CodeBucket", "CodeKey", "LayerKey", "Environment", "ThingGroup")
 
 
 @dataclass(slots=True)
@@ -37,8 +37,9 @@ def parameters_of(environment: Environment) -> dict[str, str]:
     given = environment.parameters
     for name in _OWN:
         if name in given:
+            where = "the environment's own key `site`" if name == "Site" else "provision"
             raise BadInput(
-                f"environments: {environment.name}: parameters: {name} is set by provision; leave it out"
+                f"environments: {environment.name}: parameters: {name} is set by {where}; leave it out"
             )
     if "ErpBaseUrl" not in given:
         raise BadInput(
@@ -47,13 +48,13 @@ def parameters_of(environment: Environment) -> dict[str, str]:
         )
     registry = _ECR.match(environment.registry_host)
     return {
-        "Site": environment.site,
         "RegistryAccount": registry[1] if registry else environment.account,
         "RegistryRegion": registry[2] if registry else environment.region,
         "RepositoryPrefix": environment.repository_prefix,
         **given,
         "Environment": environment.name,
         "ThingGroup": environment.group,
+        "Site": environment.site,
     }
 
 
