@@ -4,6 +4,7 @@
 import base64
 import json
 import os
+import re
 import shutil
 import subprocess
 import urllib.parse
@@ -96,13 +97,19 @@ class Stack:
 
     def python(self, service: str, *arguments: str) -> str:
         """Runs Python in a service's container; in one of its own, with the same volumes, where the service is stopped."""
-        if self.run("ps", "--status", "running", "-q", service).strip():
-            return self.run("exec", "-T", service, "python", *arguments)
-        return self.run("run", "--rm", "--no-deps", "-T", service, "python", *arguments)
+        done = subprocess.run(
+            ["docker", "exec", self.container(service), "python", *arguments],
+            timeout=60, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode != 0 and re.search("is not running|No such container", done.stderr):
+            return self.run("run", "--rm", "--no-deps", "-T", service, "python", *arguments)
+        if done.returncode != 0:
+            raise ComposeFailed(f"{service}: python: exit {done.returncode}\n{done.stderr}")
+        return done.stdout
 
     def container(self, service: str) -> str:
-        """The id of a service's container, running or not."""
-        return self.run("ps", "-a", "-q", service).strip()
+        """The name of a service's container, running or not; as compose makes it."""
+        return f"{self.project}-{service}-1"
 
     def inspect(self, service: str) -> dict[str, Any]:
         """What the engine knows of a service's container."""

@@ -62,11 +62,11 @@ def test_an_upgrade_replaces_its_service_and_at_most_what_depends_on_it(
 ) -> None:
     name = next_version.partition("/")[2].partition("-next:")[0]
     upgraded = set(CAPTURES) if name == "capture" else {name}
-    before = {service: stack.container(service) for service in SERVICES}
+    before = {service: stack.inspect(service)["Id"] for service in SERVICES}
 
     stack.up(**{f"LINEWATCH_{name.upper()}_IMAGE": next_version})
 
-    replaced = {service for service in SERVICES if stack.container(service) != before[service]}
+    replaced = {service for service in SERVICES if stack.inspect(service)["Id"] != before[service]}
     assert upgraded <= replaced <= upgraded | DEPENDENTS.get(name, set())
     for service in upgraded:
         assert stack.inspect(service)["Config"]["Labels"]["org.opencontainers.image.version"] == NEXT_VERSION
