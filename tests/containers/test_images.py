@@ -32,6 +32,8 @@ pytestmark = pytest.mark.containers
 
 HERE = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}[platform.machine()]
 GRACE_S = 12
+START_S = 400
+"""Emulated on a busy machine; a tenth of it otherwise."""
 MEGABYTE = 1_000_000
 # What we add to the base image, gzip: what a device with the base image loads.
 BUDGET_MB = {
@@ -99,6 +101,18 @@ def test_what_we_add_stays_within_its_budget(built: Built, name: str, platform: 
     assert 0 < added <= BUDGET_MB[name, platform] * MEGABYTE
 
 
+@pytest.mark.parametrize("name", STANDING_ALONE)
+@EACH
+def test_an_update_of_our_code_alone_loads_little(built: Built, name: str, platform: str) -> None:
+    built.has(name, platform)
+    if not built.told["registry"]:
+        pytest.skip("not run: no registry on loopback to ask for the layers; see tools/containers/engine")
+    manifest = docker("buildx", "imagetools", "inspect", "--raw", built.reference(name, platform))
+
+    *_, libraries, code, _working_directory = (layer["size"] for layer in json.loads(manifest)["layers"])
+    assert 0 < code < MEGABYTE / 2 < libraries
+
+
 @EVERY
 @EACH
 def test_an_image_says_what_it_is(built: Built, configs: Any, name: str, platform: str) -> None:
@@ -140,13 +154,26 @@ def test_nothing_in_an_image_is_started_by_a_shell_or_as_root(
         assert not {"sh", "/bin/sh", "bash", "/bin/bash"} & set(command)
 
 
-@pytest.mark.parametrize("name", STANDING_ALONE)
+def runnable(built: Built, name: str, platform: str) -> str:
+    """The image's reference; skips where it can't be run."""
+    built.has(name, platform)
+    if platform != HERE and not Path("/proc/sys/fs/binfmt_misc/qemu-aarch64").exists():
+        pytest.skip(f"not run: no emulator for {platform} programs; tools/containers/engine sets it up")
+    return built.reference(name, platform)
+
+
+# The other platform's inference takes a minute to start, and runs this way below.
+@pytest.mark.parametrize(
+    ("name", "platform"),
+    [(name, one) for name in STANDING_ALONE for one in PLATFORMS if name != "inference" or one == HERE],
+)
 def test_a_service_runs_without_a_shell_and_stops_when_told_though_nothing_answers_it(
-    built: Built, configs: Any, name: str
+    built: Built, configs: Any, name: str, platform: str
 ) -> None:
     told, options = STANDING_ALONE[name]
-    with container(built.reference(name, HERE), *WITHOUT_SHELL, *options) as running:
-        running.until(told, 60)
+    reference = runnable(built, name, platform)
+    with container(reference, "--platform", platform, *WITHOUT_SHELL, *options) as running:
+        running.until(told, START_S)
         # 1: not healthy yet, and it says so; 126 and 127 would be: there is no such command.
         assert running.health() in {0, 1}
         code, took_s = running.stop(GRACE_S)
@@ -155,13 +182,18 @@ def test_a_service_runs_without_a_shell_and_stops_when_told_though_nothing_answe
     assert took_s < GRACE_S
 
 
-def test_the_broker_makes_its_secrets_is_healthy_and_stops_when_told(built: Built, configs: Any) -> None:
-    reference = built.reference("broker", HERE)
+@EACH
+def test_the_broker_makes_its_secrets_is_healthy_and_stops_when_told(
+    built: Built, configs: Any, platform: str
+) -> None:
+    reference = runnable(built, "broker", platform)
     volume = f"linewatch-test-images-{os.getpid()}"
     try:
         docker(
             "run",
             "--rm",
+            "--platform",
+            platform,
             "--network",
             "none",
             "--read-only",
@@ -175,9 +207,17 @@ def test_the_broker_makes_its_secrets_is_healthy_and_stops_when_told(built: Buil
         )
         secrets = f"type=volume,source={volume},target=/run/linewatch,volume-subpath=broker,readonly"
         with container(
-            reference, "--tmpfs", "/mosquitto/log", "--volume", "/mosquitto/data", "--mount", secrets
+            reference,
+            "--platform",
+            platform,
+            "--tmpfs",
+            "/mosquitto/log",
+            "--volume",
+            "/mosquitto/data",
+            "--mount",
+            secrets,
         ) as broker:
-            wait_for(lambda: broker.health() == 0, "the broker lets its own health check in", 30)
+            wait_for(lambda: broker.health() == 0, "the broker lets its own health check in", START_S)
             code, took_s = broker.stop(GRACE_S)
     finally:
         docker("volume", "rm", "--force", volume)
@@ -252,21 +292,24 @@ def test_the_bill_of_materials_is_valid_and_names_what_is_pinned(
 @pytest.fixture(scope="module")
 def answers(built: Built, configs: Any) -> dict[str, inspector_pb2.InspectResponse]:
     """Platform -> what its inference image says of the same part. An image serves only what passes its golden samples."""
-    if not Path("/proc/sys/fs/binfmt_misc/qemu-aarch64").exists() and HERE != "linux/arm64":
-        pytest.skip(
-            "not run: this machine runs no arm64 programs; tools/containers/engine sets the emulator up"
-        )
     part = CRACKED.read_bytes()
     found = {}
     for one in PLATFORMS:
-        built.has("inference", one)
+        runnable(built, "inference", one)
         options = ("--env", "INFERENCE_HOST=0.0.0.0", "--network", "bridge", "--publish", "127.0.0.1::8001")
         trusted = ("--env", "INFERENCE_TRUSTED_KEYS_DIR=/var/lib/linewatch/models/trusted-keys")
         with container(
-            built.reference("inference", one), "--platform", one, *STATE, *MODELS, *options, *trusted
+            built.reference("inference", one),
+            "--platform",
+            one,
+            *STATE,
+            *MODELS,
+            *WITHOUT_SHELL,
+            *options,
+            *trusted,
         ) as running:
             for model in ("pv-el-cells", "turbofan"):
-                running.until(f'"event": "model_loaded", "model": "{model}"', 400)
+                running.until(f'"event": "model_loaded", "model": "{model}"', START_S)
             found[one] = inspected(running, part)
             assert running.health() == 0
             code, took_s = running.stop(GRACE_S)
