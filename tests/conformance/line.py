@@ -42,6 +42,8 @@ class Line:
         self.parts = parts
         self.prefix = f"lwc-{uuid.uuid4().hex[:8]}"
         self.recipes: dict[str, Recipe] = {}
+        self.settings: dict[str, dict[str, Any]] = {}
+        """Part -> what the next deployments configure besides."""
         for path in sorted((rendered / "recipes").glob("*.json")):
             recipe = Recipe.load(path)
             self.recipes[recipe.name.removeprefix("io.linewatch.")] = recipe
@@ -76,7 +78,13 @@ class Line:
         }
         shared = {"Directory": str(self.folder)}
         if part in own or part == BROKER:
-            return {**shared, "Network": self.prefix, "Name": self.container(part), **own.get(part, {})}
+            return {
+                **shared,
+                "Network": self.prefix,
+                "Name": self.container(part),
+                **own.get(part, {}),
+                **self.settings.get(part, {}),
+            }
         return {**shared, "InferenceName": self.container(INFERENCE)}
 
     def deploy(
@@ -138,5 +146,8 @@ class Line:
     def close(self) -> None:
         try:
             self.device.close()
+        except BaseException:
+            self.device.power_cut()
+            raise
         finally:
             remove(self.prefix, self.prefix)

@@ -158,6 +158,17 @@ def test_an_update_of_one_component_leaves_the_others_alone(line: Line) -> None:
         assert line.device.ipc.subscribers() == [line.device.components[newer.name].token]
 
 
+def test_a_changed_setting_restarts_its_own_component_only(line: Line) -> None:
+    before = line.ids()
+    line.settings[CAPTURE] = {"LogLevel": "DEBUG"}
+
+    assert line.deploy().status == SUCCEEDED
+
+    assert unchanged(before, line.ids(), CAPTURE)
+    assert "CAPTURE_LOG_LEVEL=DEBUG" in inspected(line.container(CAPTURE))["Config"]["Env"]
+    line.wait_judged(3)
+
+
 def test_a_service_that_does_not_reach_its_broker_is_not_running(line: Line) -> None:
     """So a deployment waits for what works, not for what was started."""
     recipe = line.recipes[CAPTURE].changed("0.2.1-gated")
@@ -318,6 +329,17 @@ def test_a_stop_reaches_the_service_which_ends_by_itself_within_its_time(line: L
 
     assert line.deploy().status == SUCCEEDED
     assert tuple(sorted(line.ids())) == PARTS_OF_A_LINE
+
+
+def test_a_nucleus_that_stops_takes_every_container_along_and_brings_it_back(line: Line) -> None:
+    line.device.close()
+    wait_for(lambda: line.ids() == {}, "no container is left", 10)
+
+    line.device.boot()
+
+    line.wait_running()
+    assert tuple(sorted(line.ids())) == PARTS_OF_A_LINE
+    assert line.counts().parts["not_inspected"] == 0
 
 
 def test_after_a_power_cut_everything_comes_up_again_with_one_container_each(line: Line) -> None:
