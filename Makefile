@@ -51,9 +51,10 @@ images: setup ## the images and build/images.json: PLATFORMS=linux/amd64,linux/a
 	  $(if $(ONLY),ONLY="$(ONLY)") $(RUN) -m linewatch_images
 
 .PHONY: containers
-containers: setup ## build the images, test them and the compose stack; ENGINE=1 installs Docker on a root Debian first
+containers: setup ## the images, the compose stack, promotion, and the lifecycle on a device; ENGINE=1 installs Docker on a root Debian
 	@$(if $(ENGINE),tools/containers/engine)
-	@$(RUN) -m pytest -m containers tests/containers --durations=20 --durations-min=5 $(ARGS)
+	@if docker info >/dev/null 2>&1; then $(MAKE) --no-print-directory images recipes PLATFORMS=all; fi
+	@$(RUN) -m pytest -m containers tests/containers tests/conformance fleet --durations=20 --durations-min=5 $(ARGS)
 
 .PHONY: recipes
 recipes: setup ## render and lint the recipes of the images just built, into build/recipes/; REGISTRY=host CAPTURES=2

@@ -25,6 +25,8 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 SCHEMA: Final = "linewatch.images/v1"
 LOCAL_REGISTRY: Final = "127.0.0.1:5000"
 """That of tools/containers/engine."""
+ALL_PLATFORMS: Final = ("linux/amd64", "linux/arm64")
+"""What PLATFORMS=all stands for, where the engine and a registry can hold both; else the host's own."""
 IMAGES: Final = ("broker", "capture", "console", "forwarder", "inference")
 FURTHER: Final = ("inference-jetson", "plant")
 """Built when named in ONLY."""
@@ -64,6 +66,8 @@ def build_all(environment: Mapping[str, str]) -> None:
         )
     platforms = environment.get("PLATFORMS", "").replace(",", " ").split()
     registry = registry_to_push_to(environment)
+    if platforms == ["all"]:
+        platforms = list(ALL_PLATFORMS) if registry and keeps_foreign_images() else []
     digests = bake(names, platforms, registry, source, environment)
     prefix = f"{registry}/" if registry else ""
     saved = Saved(wanted)
@@ -115,6 +119,11 @@ def registry_to_push_to(environment: Mapping[str, str]) -> str:
             return LOCAL_REGISTRY
     except (urllib.error.URLError, OSError):
         return ""
+
+
+def keeps_foreign_images() -> bool:
+    """Whether the engine's store takes images of more platforms than its own."""
+    return "containerd.snapshotter" in _run("docker", "info", "--format", "{{.DriverStatus}}")
 
 
 def bake(
