@@ -4,6 +4,7 @@
 import json
 import os
 import platform
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,22 @@ def test_what_we_add_stays_within_its_budget(built: Built, name: str, platform: 
     added = built.has(name, platform)["added_gzip_bytes"]
 
     assert 0 < added <= BUDGET_MB[name, platform] * MEGABYTE
+
+
+@EVERY
+@EACH
+def test_the_page_tells_the_sizes_and_budgets_as_they_are(built: Built, name: str, platform: str) -> None:
+    page = (ROOT / "docs" / "images.md").read_text()
+    (row,) = re.findall(
+        rf"^\| {name} \| ([\d.]+) \| ([\d.]+) \| (\d+) / (\d+) \| ([\d.]+) / ([\d.]+) \|$", page, re.MULTILINE
+    )
+    added, budget, whole = (float(number) for number in row[PLATFORMS.index(platform) :: 2])
+    sizes = built.has(name, platform)
+
+    assert budget == BUDGET_MB[name, platform]
+    assert sizes["added_gzip_bytes"] / MEGABYTE == pytest.approx(added, rel=0.05, abs=0.01)
+    # The stand-ins' packages get Debian's updates.
+    assert sizes["total_gzip_bytes"] / MEGABYTE == pytest.approx(whole, rel=0.1)
 
 
 @pytest.mark.parametrize("name", STANDING_ALONE)
