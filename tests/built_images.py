@@ -64,6 +64,15 @@ def build(**environment: str) -> Built:
     return Built(json.loads((ROOT / "build" / "images.json").read_text()))
 
 
+def is_registry_there() -> bool:
+    """Whether the registry on loopback has a base image for both platforms."""
+    done = subprocess.run(
+        ["docker", "buildx", "imagetools", "inspect", "--raw", "127.0.0.1:5000/library/python:3.13-slim-trixie"],
+        capture_output=True, check=False,
+    )  # fmt: skip
+    return b"arm64" in done.stdout
+
+
 @dataclass(frozen=True, slots=True)
 class Container:
     """A running container."""

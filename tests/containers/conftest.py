@@ -4,14 +4,17 @@
 Where no engine answers or no image can be had, the tests are skipped as "not run", with the reason.
 """
 
+import json
 import os
 import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from built_images import PLATFORMS, Built, build, docker, is_registry_there
 from compose_stack import ROOT, ComposeFailed, Stack, not_run, why_no_engine
 
 from linewatch_plant.processes import free_port
@@ -103,3 +106,24 @@ def quick_rules(folder: Path) -> Path:
     for path in (folder, *folder.rglob("*")):  # read by other users, whatever the umask
         path.chmod(0o755 if path.is_dir() else 0o644)
     return folder
+
+
+@pytest.fixture(scope="session")
+def built(engine: None) -> Built:
+    """For both platforms where the engine keeps both; build/images.json is then this build's."""
+    store = docker("info", "--format", "{{.DriverStatus}}")
+    both = "containerd.snapshotter" in store and is_registry_there()
+    return build(PLATFORMS=",".join(PLATFORMS) if both else "")
+
+
+@pytest.fixture(scope="session")
+def configs(built: Built) -> dict[tuple[str, str], dict[str, Any]]:
+    """(image, platform) -> the image's configuration, pulled into the engine."""
+    found = {}
+    for name, image in built.told["images"].items():
+        for one in image["platforms"]:
+            reference = built.reference(name, one)
+            if built.told["registry"]:
+                docker("pull", "--quiet", "--platform", one, reference)
+            found[name, one] = json.loads(docker("image", "inspect", reference))[0]
+    return found
