@@ -3,6 +3,7 @@
 
 import json
 import subprocess
+import time
 from typing import Any
 
 
@@ -35,7 +36,12 @@ def health(container: str) -> str:
 
 
 def remove(prefix: str, network: str) -> None:
-    """Every container whose name begins so, and the network."""
-    for container in containers(prefix).values():
-        docker("rm", "-f", "-v", container, check=False)
-    docker("network", "rm", network, check=False)
+    """Every container whose name begins so, and the network, also when the last client is just ending."""
+    end = time.monotonic() + 15
+    while time.monotonic() < end:
+        for container in containers(prefix).values():
+            docker("rm", "-f", "-v", container, check=False)
+        docker("network", "rm", network, check=False)
+        if not docker("network", "ls", "-q", "--filter", f"name=^{network}$"):
+            return
+        time.sleep(0.5)
