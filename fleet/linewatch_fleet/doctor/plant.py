@@ -8,8 +8,10 @@ import json
 import os
 import socket
 import ssl
+import stat
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from linewatch_fleet.doctor.finding import FAIL, NOT_CHECKED, OK, WARN, Device, Finding, look
@@ -23,15 +25,16 @@ TITLE = "linewatch-"
 UPLINK = ("ca.pem", "certificate.pem", "key.pem")
 
 
-def containers(device: Device) -> Iterator[Finding]:  # noqa: ARG001 - all checks are called alike
-    """Each of ours: whether it runs, is healthy, and how often it was started again."""
+def containers(device: Device) -> Iterator[Finding]:
+    """Each of ours: whether it runs, is healthy, and since when; and each service that has state here and no container."""
     found = inspected()
-    if not found:
-        yield Finding("containers", WARN, "none of Linewatch runs here", "deploy it: docs/deploying.md")
+    running = set()
     for one in found:
         name, state = one["Name"].lstrip("/"), one["State"]
         health = state.get("Health", {}).get("Status", "no health check")
-        told = f"{state['Status']}, {health}, started again {one.get('RestartCount', 0)} times"
+        told = f"{state['Status']}, {health}, since {state.get('StartedAt', '?')[:19].replace('T', ' ')} UTC"
+        if state["Status"] == "running":
+            running |= {mount.get("Source", "") for mount in one.get("Mounts", [])}
         if state["Status"] == "exited" and state["ExitCode"] == 0:
             yield Finding(name, OK, "ended, with 0")
         elif state["Status"] != "running" or health == "unhealthy":
@@ -39,6 +42,15 @@ def containers(device: Device) -> Iterator[Finding]:  # noqa: ARG001 - all check
             yield Finding(name, FAIL, f"{told}: {last}"[:300].rstrip(": "), f"docker logs --tail 50 {name}")
         else:
             yield Finding(name, OK if health == "healthy" else WARN, told)
+    # On a device a container that ended is gone, so a component that is BROKEN shows by its absence only.
+    for part in sorted(path for path in (device.directory / "state").glob("*") if path.is_dir()):
+        if str(part) not in running:
+            yield Finding(
+                f"component {part.name}", FAIL, "was here, and no container of it runs",
+                "its reason: /greengrass/v2/logs/io.linewatch.*.log, or on lite journalctl -u 'ggl.io.linewatch.*'; then deploy again",
+            )  # fmt: skip
+    if not found and not (device.directory / "state").is_dir():
+        yield Finding("containers", WARN, "none of Linewatch runs here", "deploy it: docs/deploying.md")
 
 
 def inspected() -> list[dict[str, Any]]:
@@ -180,26 +192,40 @@ def provider(device: Device) -> Iterator[Finding]:
 
 
 def models(device: Device) -> Iterator[Finding]:
-    """What inference last said of each model."""
-    told = sorted((device.directory / "state/inference/serving").glob("*"))
+    """What inference last said of each model. The container writes there: nothing but a plain file is read, and little."""
+    told = sorted(
+        path for path in (device.directory / "state/inference/serving").glob("*") if "." not in path.name
+    )
     if not told:
         yield Finding("models", WARN, "inference has said nothing about a model yet", "deploy a model component: docs/shipping-a-model.md")  # fmt: skip
     for path in told:
-        try:
-            line = path.read_text(encoding="utf-8").strip()
-        except OSError as error:
-            yield Finding(f"model {path.name}", NOT_CHECKED, str(error))
-            continue
+        line = _plain_line(path)
         version, _, rest = line.partition(" ")
-        if rest.startswith("serving"):
+        if not line:
+            yield Finding(f"model {path.name}", NOT_CHECKED, f"{path} is no plain file that can be read")
+        elif rest.startswith("serving"):
             yield Finding(f"model {path.name}", OK, f"{version} is served")
+        elif rest.startswith("set-aside"):
+            yield Finding(f"model {path.name}", OK, line)
         else:
             yield Finding(
                 f"model {path.name}",
                 FAIL,
                 line,
-                "the model before it goes on serving; publish a package that holds",
+                "the version before it goes on serving; publish a package that holds",
             )
+
+
+def _plain_line(path: Path) -> str:
+    """The first line of a plain file, at most 1 KiB of it; empty for anything else, a link or a pipe above all."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return ""
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return ""
+        return file.read(1024).decode("utf-8", "replace").partition("\n")[0].strip()
 
 
 def _environment(title: str, *names: str) -> str:
