@@ -2,8 +2,10 @@
 """Follows `<models_dir>/<name>/active`, a file whose one line names the version to serve, and says what came of it.
 
 A version goes into service beside the one before (repository); one that is refused changes nothing. The outcome is
-one line in `<outcomes_dir>/<name>`: `1.2.0 serving sha256:…` or `1.2.0 refused why`, or `- refused why` when the file
-names no version. Whoever activates a version writes the file anew and waits for the outcome to be written anew.
+one line in `<outcomes_dir>/<name>`: `1.2.0 serving sha256:…`, `1.2.0 refused why` or, when INFERENCE_MODELS decides
+otherwise, `1.2.0 set-aside why`; `- refused why` when the file names no version. Every active file gets its outcome,
+because somebody waits for it: whoever writes the file anew, with a word of its own on the second line, finds that word
+on the outcome's second line.
 
 What is served is never taken away because a file or a folder vanished: a disk that is not mounted must not stop a line.
 """
@@ -24,6 +26,7 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 1.0
 LONGEST_REASON = 1000
+"""In bytes: who waits for an outcome reads no more than 1100."""
 
 _NO_MODELS = frozenset({"trusted-keys"})
 """Folders beside the models that are none."""
@@ -57,7 +60,7 @@ class Activation:
         outcomes_dir: Path,
         configured: Sequence[tuple[str, str]],
     ) -> None:
-        """`configured`: (name, version) pairs; a name with a version is pinned, and its active file is not looked at.
+        """`configured`: (name, version) pairs; a name with a version is pinned, whatever its active file says.
         Without any, all models of the directory are followed, new ones too.
         """
         self._repository = repository
@@ -69,6 +72,8 @@ class Activation:
         self._tried: dict[str, _Tried] = {}
         self._loaded: dict[tuple[str, str], Files] = {}
         self._seen: dict[str, Files] = {}
+        self._answered: dict[str, Stamp] = {}
+        """By which active file a name that is not followed was last asked for."""
         self._is_open = False
         self._trouble = ""
 
@@ -78,6 +83,8 @@ class Activation:
         self._is_open = True
         self._configure(self._tried)
         self._repository.open(self._pinned)
+        self._answer_others()
+        self._outcomes.write()
         if not self._repository.configured:
             log.error("no_models", extra={"models_dir": str(self._models_dir)})
 
@@ -96,19 +103,52 @@ class Activation:
             self._follow(name, packages.get(name, {}))
         if self._is_open:
             self._configure(names)
+            self._answer_others()
         self._outcomes.write()
+
+    def _answer_others(self) -> None:
+        """Tells what comes of active files that INFERENCE_MODELS overrules."""
+        if self._named is None:
+            return
+        followed = set(self._named)
+        try:
+            folders = self._folders()
+        except OSError:  # told by look
+            return
+        for name in folders:
+            active = None if name in followed else read_active(self._models_dir / name / ACTIVE)
+            if active and self._answered.get(name) != active.stamp:
+                self._answered[name] = active.stamp
+                self._outcomes.tell(name, self._outcome_of_other(name, active), "")
+
+    def _outcome_of_other(self, name: str, active: Active) -> str:
+        """A pinned version that came after the start goes into service beside what serves; any other is left alone."""
+        if active.problem:
+            return self._outcome(name, active, active.problem)
+        pins = [version for one, version in self._pinned if one == name]
+        if active.version not in pins:
+            why = f"pins {name} to {', '.join(pins)}" if pins else f"does not name {name}"
+            return _answer(active, f"{active.version} set-aside INFERENCE_MODELS {why}")
+        if not self._repository.digest_of(name, active.version):
+            try:
+                self._repository.load(name, active.version, beside=True)
+            except (InferenceRefused, OSError) as error:
+                return self._outcome(name, active, str(error))
+        return self._outcome(name, active, "")
+
+    def _folders(self) -> list[str]:
+        """Folders below the models' directory that may be a model's."""
+        folders = [path.name for path in self._models_dir.iterdir()] if self._models_dir.is_dir() else []
+        return sorted(name for name in folders if _NAME.match(name) and name not in _NO_MODELS)
 
     def _names(self, packages: Mapping[str, object]) -> list[str]:
         if self._named is not None:
             return self._named
-        folders = [path.name for path in self._models_dir.iterdir()] if self._models_dir.is_dir() else []
-        return sorted(
+        return [
             name
-            for name in folders
-            if _NAME.match(name)
-            and name not in _NO_MODELS
-            and (name in packages or read_active(self._models_dir / name / ACTIVE))
-        )
+            for name in self._folders()
+            if name in packages or read_active(self._models_dir / name / ACTIVE)
+        ]
 
     def _configure(self, names: Sequence[str] | Mapping[str, object]) -> None:
         self._repository.configured = (*self._pinned, *((name, "") for name in names))
@@ -172,5 +212,10 @@ class Activation:
 
     def _outcome(self, name: str, active: Active, refused: str) -> str:
         if refused:
-            return f"{active.version or '-'} refused {' '.join(refused.split())[:LONGEST_REASON]}"
-        return f"{active.version} serving {self._repository.digest_of(name)}"
+            reason = " ".join(refused.split()).encode()[:LONGEST_REASON].decode(errors="ignore")
+            return _answer(active, f"{active.version or '-'} refused {reason}")
+        return _answer(active, f"{active.version} serving {self._repository.digest_of(name, active.version)}")
+
+
+def _answer(active: Active, line: str) -> str:
+    return f"{line}\n{active.asking}" if active.asking else line

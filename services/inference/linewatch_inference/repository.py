@@ -220,10 +220,10 @@ class Repository:
         with self._changed:
             return self._active.get(name, "")
 
-    def digest_of(self, name: str) -> str:
-        """The digest of its active version, "" when it is not in service."""
+    def digest_of(self, name: str, version: str = "") -> str:
+        """The digest of a version, without one of the active one; "" when it is not in service."""
         with self._changed:
-            served = self._served.get(name, {}).get(self._active.get(name, ""))
+            served = self._served.get(name, {}).get(version or self._active.get(name, ""))
             return served.model.reference.digest if served else ""
 
     @property

@@ -15,6 +15,7 @@ from tiny_models import described, encoded, make_package, picture, spots_graph
 
 from linewatch.v1 import inspector_pb2_grpc
 from linewatch_inference.active_file import ACTIVE
+from linewatch_inference.errors import PackageRefused
 from open_inference.v2 import open_inference_pb2
 
 TIMEOUT_S = 20.0
@@ -43,6 +44,10 @@ def outcome(tmp_path: Path, name: str = "spots") -> str:
     assert text.endswith("\n")
     assert text.count("\n") == 1
     return text.rstrip("\n")
+
+
+def outcome_lines(tmp_path: Path, name: str = "spots") -> list[str]:
+    return (tmp_path / "serving" / name).read_text().splitlines()
 
 
 def served(running: Running, name: str = "spots") -> str:
@@ -91,8 +96,47 @@ def test_a_pinned_version_is_served_whatever_the_active_file_says(
     running.activation.look()
 
     assert served(running) == "1.1.0"
-    assert not (tmp_path / "serving").exists()
+    assert outcome(tmp_path) == "1.0.0 set-aside INFERENCE_MODELS pins spots to 1.1.0"
+    assert not is_refused(running)
+    running.activation.look()
+    assert not (tmp_path / "serving/spots").exists(), "told once"
+    activate(two_versions, "1.0.0\nasked-anew")
+    running.activation.look()
+    assert outcome_lines(tmp_path) == ["1.0.0 set-aside INFERENCE_MODELS pins spots to 1.1.0", "asked-anew"]
     assert {entry.name for entry in running.repository.index() if entry.model} == {"spots", "wear"}
+
+
+def test_the_active_file_of_a_pinned_version_is_answered_with_what_came_of_that_version(
+    serve: Callable[..., Running], two_versions: Path, tmp_path: Path
+) -> None:
+    activate(two_versions, "1.0.0")
+    running = serve(two_versions, models="spots:1.0.0,spots:1.1.0")
+    assert served(running) == "1.1.0"
+    assert outcome(tmp_path) == f"1.0.0 serving {running.repository.digest_of('spots', '1.0.0')}"
+
+    activate(two_versions, "latest")
+    running.activation.look()
+    assert outcome(tmp_path).startswith("- refused ")
+
+
+def test_a_pinned_version_that_comes_after_the_start_goes_into_service_beside_or_is_refused(
+    serve: Callable[..., Running], two_versions: Path, tmp_path: Path
+) -> None:
+    later = tmp_path / "later"
+    (two_versions / "models/spots/1.1.0").rename(later)
+    running = serve(two_versions, models="spots:1.0.0,spots:1.1.0")
+    shutil.copytree(later, two_versions / "models/spots/1.1.0")
+    (two_versions / "models/spots/1.1.0/card.md").write_text("changed")
+
+    activate(two_versions, "1.1.0")
+    running.activation.look()
+    assert outcome(tmp_path).startswith("1.1.0 refused card.md: ")
+
+    shutil.copy(later / "card.md", two_versions / "models/spots/1.1.0/card.md")
+    activate(two_versions, "1.1.0")
+    running.activation.look()
+    assert outcome(tmp_path) == f"1.1.0 serving {running.repository.digest_of('spots', '1.1.0')}"
+    assert served(running) == "1.0.0", "who names no version gets what he got"
 
 
 def test_after_a_refused_activation_a_restart_serves_what_served_before(
@@ -124,6 +168,56 @@ def test_a_refused_version_is_not_replaced_by_one_that_never_served_here(
     assert "was refused" in caught.value.details()
     assert not running.repository.is_complete
     assert outcome(tmp_path).startswith("1.0.0 refused card.md")
+
+
+def test_who_waits_for_an_outcome_finds_his_own_word_in_it_also_after_a_restart(
+    serve: Callable[..., Running], two_versions: Path, tmp_path: Path
+) -> None:
+    activate(two_versions, "1.0.0\nfirst-0001")
+    running = serve(two_versions)
+    assert outcome_lines(tmp_path) == [f"1.0.0 serving {digest(running)}", "first-0001"]
+
+    (two_versions / "models/spots/1.1.0/card.md").write_text("changed" * 2000)
+    activate(two_versions, "1.1.0\nsecond")
+    running.activation.look()
+    assert outcome_lines(tmp_path)[0].startswith("1.1.0 refused card.md: ")
+    assert outcome_lines(tmp_path)[1:] == ["second"]
+
+    serve(two_versions)
+    assert outcome_lines(tmp_path)[1:] == ["second"]
+
+
+def test_an_active_file_with_the_same_times_and_size_but_another_word_asks_anew(
+    serve: Callable[..., Running], two_versions: Path, tmp_path: Path
+) -> None:
+    path = two_versions / "models/spots/active"
+    path.write_text("1.0.0\nword-1\n")
+    os.utime(path, ns=(0, 0))
+    running = serve(two_versions)
+
+    path.write_text("1.0.0\nword-2\n")  # the same inode
+    os.utime(path, ns=(0, 0))
+    running.activation.look()
+
+    assert outcome_lines(tmp_path)[1:] == ["word-2"]
+
+
+def test_an_outcome_is_never_longer_than_its_reader_reads(
+    serve: Callable[..., Running], two_versions: Path, tmp_path: Path
+) -> None:
+    running = serve(two_versions)
+    activate(two_versions, f"9.9.9\n{'w' * 64}")
+    with pytest.MonkeyPatch.context() as patch:
+
+        def refuse(*_: object, **__: object) -> None:
+            raise PackageRefused("ü€" * 2000)
+
+        patch.setattr(running.repository, "load", refuse)
+        running.activation.look()
+
+    data = (tmp_path / "serving/spots").read_bytes()
+    assert 1000 < len(data) <= 1100
+    assert data.decode().endswith(f"\n{'w' * 64}\n")
 
 
 # --- at work ---------------------------------------------------------------------------------------------------------
@@ -186,9 +280,9 @@ def test_a_version_that_is_not_there_is_refused(
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"latest\n", b"1.1\n", b"1.0.0\n1.1.0\n", b"\xff\xfe\x00", b"1.1.0" + b" " * 1000, b"../1.1.0\n",
+    [b"", b"latest\n", b"1.1\n", b"1.0.0\n1.1.0\n", b"1.0.0\nword\nword\n", b"1.0.0\n" + b"w" * 65, b"\xff\xfe\x00", b"1.1.0" + b" " * 1000, b"../1.1.0\n",
      "١.١.٠\n".encode()],
-    ids=["empty", "word", "two numbers", "two lines", "no text", "long", "path", "other digits"],
+    ids=["empty", "word", "two numbers", "two versions", "three lines", "a long word", "no text", "long", "path", "other digits"],
 )  # fmt: skip
 def test_an_active_file_without_a_version_is_told_and_changes_nothing(
     serve: Callable[..., Running], two_versions: Path, tmp_path: Path, content: bytes
@@ -353,7 +447,7 @@ def test_models_that_the_settings_do_not_name_are_left_alone(
     running.activation.look()
 
     assert running.repository.version_of("spots") == ""
-    assert not (tmp_path / "serving").exists()
+    assert outcome(tmp_path) == "1.0.0 set-aside INFERENCE_MODELS does not name spots"
 
 
 def test_a_key_that_comes_later_lets_its_packages_in_without_a_restart(
