@@ -61,7 +61,7 @@ recipes: setup ## render and lint the recipes of the images just built, into bui
 	@.venv/bin/linewatch recipes render $(if $(REGISTRY),--registry "$(REGISTRY)") $(if $(CAPTURES),--captures "$(CAPTURES)")
 
 .PHONY: rehearsal
-rehearsal: setup ## the platform engineer's day without an AWS account: every verb of linewatch, after make images
+rehearsal: setup ## a platform engineer's day without an AWS account: linewatch's verbs in order, after make images
 	@$(RUN) -m linewatch_plant.rehearsal
 
 .PHONY: evaluate
