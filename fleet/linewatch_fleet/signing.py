@@ -58,6 +58,19 @@ def make_keys(private: Path, public: Path, password: bytes | None) -> None:
         raise BadInput(f"{private}: can't be written: {error}") from error
 
 
+def read_password(path: Path | None) -> bytes | None:
+    """A key's password: what the file holds, without the line's end; None without a file. Raises BadInput."""
+    if path is None:
+        return None
+    try:
+        password = path.read_bytes().rstrip(b"\r\n")
+    except OSError as error:
+        raise BadInput(f"--password-file {path}: can't be read: {error.strerror}") from error
+    if not password:
+        raise BadInput(f"--password-file {path}: is empty")
+    return password
+
+
 def read_private_key(path: Path, password: bytes | None) -> EllipticCurvePrivateKey:
     """A private key that can sign releases. Raises BadInput, with what is wrong with the file."""
     pem = _read(path)

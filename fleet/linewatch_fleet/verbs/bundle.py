@@ -3,6 +3,7 @@
 
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import click
@@ -11,13 +12,13 @@ from rich.filesize import decimal
 from linewatch_fleet import images, options, output, signing
 from linewatch_fleet.bundle import archive, assemble, layout
 from linewatch_fleet.config import read_fleet
+from linewatch_fleet.credentials import docker_credentials
 from linewatch_fleet.errors import BadInput
 from linewatch_fleet.manifest import Release, read_release
 from linewatch_fleet.plan import Plan
 from linewatch_fleet.recipes import render
 from linewatch_fleet.registry import Registry
 from linewatch_fleet.verbs.promote import Stage, stage_of
-from linewatch_fleet.verbs.release import _password as read_password
 
 PATH = click.Path(path_type=Path)
 
@@ -48,7 +49,7 @@ def make(
     """
     release = read_release(release_file)
     signature = signing.signature_path(release_file)
-    private = signing.read_private_key(key, read_password(password_file))
+    private = signing.read_private_key(key, signing.read_password(password_file))
     stage = _stage(ctx, environment)
     name = f"linewatch-{release.version}-{platform.partition('/')[2]}"
     out = out or Path(f"{name}.tar")
@@ -120,10 +121,6 @@ def verify(ctx: click.Context, bundle: Path, public_keys: tuple[Path, ...], as_j
 def _stage(ctx: click.Context, environment: str | None) -> Stage:
     if environment:
         return stage_of(options.environment_of(ctx, environment))
-    from functools import partial
-
-    from linewatch_fleet.credentials import docker_credentials
-
     host = images.read_images(images.DEFAULT_FILE).registry
     if not host:
         raise BadInput(

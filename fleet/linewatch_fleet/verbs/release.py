@@ -14,6 +14,7 @@ from linewatch_fleet.plan import Plan
 from linewatch_fleet.releasing import gather
 from linewatch_fleet.signing import (
     make_keys,
+    read_password,
     read_private_key,
     read_public_key,
     release_signer,
@@ -48,7 +49,7 @@ def command(ctx: click.Context, images_file: Path, test_report: Path | None, key
     """
     if ctx.invoked_subcommand:
         return
-    signing_key = read_private_key(key, _password(password_file)) if key else None
+    signing_key = read_private_key(key, read_password(password_file)) if key else None
     release = gather(Path.cwd(), images_file, test_report, allow_dirty=allow_dirty)
     text = release_text(release)
     signature = signature_path(release_file)
@@ -91,7 +92,7 @@ def command(ctx: click.Context, images_file: Path, test_report: Path | None, key
 def keys(name: Path, password_file: Path | None) -> None:
     """Make a key pair: NAME.key (keep it) and NAME.pem (name it in fleet.yaml's trusted_keys)."""
     private, public = name.with_name(name.name + ".key"), name.with_name(name.name + ".pem")
-    make_keys(private, public, _password(password_file))
+    make_keys(private, public, read_password(password_file))
     output.table(("KEY", "FILE", "WHERE IT BELONGS"), [
         ("private", private, "where releases are signed, and nowhere else; its owner alone can read it"),
         ("public", public, "trusted_keys in fleet.yaml, and with everybody who checks"),
@@ -121,18 +122,6 @@ def verify_command(
         raise GateRefused(f"{release_file}: {how}")
     if not as_json:
         output.table(("RELEASE", "COMMIT", "SIGNATURE"), [(release.version, release.commit, how)])
-
-
-def _password(path: Path | None) -> bytes | None:
-    if path is None:
-        return None
-    try:
-        password = path.read_bytes().rstrip(b"\r\n")
-    except OSError as error:
-        raise BadInput(f"--password-file {path}: can't be read: {error.strerror}") from error
-    if not password:
-        raise BadInput(f"--password-file {path}: is empty")
-    return password
 
 
 def _write(path: Path, content: bytes) -> None:
