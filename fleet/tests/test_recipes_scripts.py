@@ -377,26 +377,46 @@ def outcome(device: Device) -> Path:
     return device.directory / "state" / "inference" / "serving" / "turbofan"
 
 
+def active_file(device: Device) -> Path:
+    return device.directory / "models" / "turbofan" / "active"
+
+
 def activated(device: Device) -> str:
-    return (device.directory / "models" / "turbofan" / "active").read_text().strip()
+    return active_file(device).read_text().splitlines()[0]
 
 
-def answered(device: Device, said: str, before: str = "") -> subprocess.CompletedProcess[str]:
-    """Runs the model's startup while an inference is there that answers each new active file with `said`."""
+def with_quick_sleep(device: Device) -> None:
+    """The scripts' seconds last a hundredth."""
+    sleep = device.folder / "bin" / "sleep"
+    sleep.write_text("#!/bin/sh\nexec /bin/sleep 0.01\n")
+    sleep.chmod(0o755)
+
+
+def answered(
+    device: Device,
+    said: str,
+    before: str = "",
+    ps: str = "abc",
+    old: str = "1.0.0 serving sha256:of-another-asking",
+) -> subprocess.CompletedProcess[str]:
+    """Runs the model's startup while an inference is there that answers the new active file with `said`."""
+    active_file(device).parent.mkdir(parents=True, exist_ok=True)
+    asked_before = f"{before}\nanother-asking\n"
     if before:
-        (device.directory / "models" / "turbofan").mkdir(parents=True, exist_ok=True)
-        (device.directory / "models" / "turbofan" / "active").write_text(f"{before}\n")
+        active_file(device).write_text(asked_before)
     outcome(device).parent.mkdir(parents=True)
-    outcome(device).write_text("1.0.0 serving sha256:of-an-earlier-start\n")
-    command, variables = device.command(OURS["model.turbofan"], "startup", {}, {"DOCKER_PS": "abc"})
+    outcome(device).write_text(f"{old}\nanother-asking\n")
+    command, variables = device.command(OURS["model.turbofan"], "startup", {}, {"DOCKER_PS": ps})
     with subprocess.Popen(
         command, env=variables, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         deadline = time.monotonic() + 20
-        while outcome(device).exists():
-            assert time.monotonic() < deadline, "the old outcome was taken for an answer"
+        while not active_file(device).exists() or active_file(device).read_text() == asked_before:
+            assert time.monotonic() < deadline, "nobody asked"
             time.sleep(0.02)
-        outcome(device).write_text(f"{said}\n")
+        asking = active_file(device).read_text().splitlines()[1]
+        assert process.poll() is None, "the old outcome was taken for an answer"
+        outcome(device).write_text(f"{said}\n{asking}\n")
         out, error = process.communicate(timeout=30)
         return subprocess.CompletedProcess(command, process.returncode, out, error)
 
@@ -408,7 +428,51 @@ def test_a_package_is_put_beside_the_others_and_once_more_changes_nothing(model:
 
     assert model.run("model.turbofan", "install").returncode == 0
     assert {path: path.stat().st_ino for path in place.rglob("*")} == before
-    assert sorted(path.name for path in place.parent.iterdir()) == ["1.0.0"]
+    assert sorted(path.name for path in place.parent.iterdir()) == [".1.0.0.sum", "1.0.0"]
+
+
+def test_a_package_that_is_there_unharmed_needs_no_room_on_the_disk(model: Device) -> None:
+    """Also without tar and diff, which a small image may lack: they are not asked."""
+    assert model.run("model.turbofan", "install").returncode == 0
+    for program in ("tar", "mkdir", "mv", "chmod", "diff"):
+        (model.folder / "bin" / program).write_text("#!/bin/sh\necho 'no space left on device' >&2\nexit 1\n")
+        (model.folder / "bin" / program).chmod(0o755)
+
+    assert model.run("model.turbofan", "install").returncode == 0
+    (model.directory / "models/turbofan/1.0.0/model.onnx").write_bytes(b"")
+    assert model.run("model.turbofan", "install").returncode != 0
+
+
+def test_of_old_versions_the_one_that_serves_and_the_one_before_stay(model: Device) -> None:
+    folder = model.directory / "models" / "turbofan"
+    for version in ("0.7.0", "0.8.0", "0.9.0", "0.9.1", "notes"):
+        (folder / version).mkdir(parents=True)
+        (folder / f".{version}.sum").write_text("sums")
+    active_file(model).write_text("0.9.0\nword\n")
+    (folder / ".before").write_text("0.8.0\n")
+
+    assert model.run("model.turbofan", "install").returncode == 0
+
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == [
+        "0.8.0",
+        "0.9.0",
+        "1.0.0",
+        "notes",
+    ]
+    assert not (folder / ".0.7.0.sum").exists()
+    assert (folder / ".0.9.0.sum").exists()
+
+
+def test_versions_do_not_pile_up_however_many_are_deployed(model: Device) -> None:
+    folder = model.directory / "models" / "turbofan"
+    with_quick_sleep(model)
+    for number in range(5):
+        version = f"2.{number}.0"
+        assert model.run("model.turbofan", "install", LW_VERSION=version).returncode == 0
+        assert model.run("model.turbofan", "startup", LW_VERSION=version).returncode == 0
+
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["2.2.0", "2.3.0", "2.4.0"]
+    assert (folder / ".before").read_text() == "2.3.0\n"
 
 
 def test_a_package_that_was_damaged_on_the_disk_is_put_right(model: Device) -> None:
@@ -442,10 +506,120 @@ def test_a_model_that_is_refused_fails_with_the_reason_and_the_one_before_stays(
     assert activated(model) == "0.9.0"
 
 
-def test_without_inference_a_model_is_only_put_ready(model: Device) -> None:
-    (model.directory / "models" / "turbofan").mkdir(parents=True)
-    assert model.run("model.turbofan", "startup").returncode == 0
+def test_a_model_that_the_configuration_of_inference_sets_aside_is_a_success_and_the_log_says_so(
+    model: Device,
+) -> None:
+    said = answered(model, "1.0.0 set-aside INFERENCE_MODELS pins turbofan to 0.9.0", before="0.9.0")
+
+    assert said.returncode == 0
+    assert "set-aside INFERENCE_MODELS pins turbofan to 0.9.0" in said.stdout
     assert activated(model) == "1.0.0"
+
+
+@pytest.mark.parametrize("before", ["", "0.9.0", "1.0.0"])
+def test_a_refusal_counts_also_where_no_container_is_seen(model: Device, before: str) -> None:
+    """Inference, changed in the same deployment, is between two containers."""
+    assert answered(model, "1.0.0 refused why", before=before, ps="").returncode == 1
+
+
+@pytest.mark.parametrize("old", ["1.0.0 refused long ago", "1.0.0 serving sha256:long-ago"])
+def test_an_outcome_of_another_asking_is_none(model: Device, old: str) -> None:
+    with_quick_sleep(model)
+    outcome(model).parent.mkdir(parents=True)
+    outcome(model).write_text(f"{old}\nanother\n")
+    active_file(model).parent.mkdir(parents=True)
+    active_file(model).write_text("0.9.0\n")
+
+    said = model.run("model.turbofan", "startup", DOCKER_PS="abc")
+
+    assert said.returncode == 1
+    assert "does not serve turbofan 1.0.0: no answer in time" in said.stderr
+    assert activated(model) == "0.9.0"
+
+
+def test_a_start_of_the_nucleus_without_an_answer_does_not_break_what_was_active_before(
+    model: Device,
+) -> None:
+    with_quick_sleep(model)
+    outcome(model).parent.mkdir(parents=True)
+    active_file(model).parent.mkdir(parents=True)
+    active_file(model).write_text("1.0.0\n")
+
+    said = model.run("model.turbofan", "startup", DOCKER_PS="abc")
+
+    assert said.returncode == 0
+    assert "no answer in time; it was active before" in said.stdout
+
+
+def test_a_device_without_inference_gets_the_model_put_ready_and_the_log_says_unproven(model: Device) -> None:
+    with_quick_sleep(model)
+    active_file(model).parent.mkdir(parents=True)
+
+    said = model.run("model.turbofan", "startup")
+
+    assert said.returncode == 0
+    assert "not proven: there was never an inference here" in said.stdout
+    assert activated(model) == "1.0.0"
+
+
+def test_while_inference_is_stopped_a_model_waits_for_it_and_is_then_put_ready_unproven(
+    model: Device,
+) -> None:
+    with_quick_sleep(model)
+    outcome(model).parent.mkdir(parents=True)
+    active_file(model).parent.mkdir(parents=True)
+
+    said = model.run("model.turbofan", "startup")
+
+    assert said.returncode == 0
+    assert "not proven: linewatch-inference does not run" in said.stdout
+    assert len([one for one in model.calls if one["arguments"][0] == "ps"]) == 150
+
+
+def test_a_docker_that_does_not_answer_proves_nothing(model: Device) -> None:
+    with_quick_sleep(model)
+    outcome(model).parent.mkdir(parents=True)
+    active_file(model).parent.mkdir(parents=True)
+    (model.folder / "bin" / "docker").write_text("#!/bin/sh\nexit 1\n")
+
+    said = model.run("model.turbofan", "startup")
+
+    assert said.returncode == 1
+    assert "no answer in time" in said.stderr
+
+
+@pytest.mark.parametrize("trick", ["link", "linked folder", "pipe", "folder"])
+def test_what_is_no_plain_file_in_inferences_folder_is_refused_unread(model: Device, trick: str) -> None:
+    """The script is root, and that folder is inference's."""
+    secret = model.folder / "secret" / "turbofan"
+    secret.parent.mkdir()
+    secret.write_text("1.0.0 serving root's secret\n")
+    outcome(model).parent.parent.mkdir(parents=True)
+    if trick == "linked folder":
+        outcome(model).parent.symlink_to(secret.parent)
+    else:
+        outcome(model).parent.mkdir()
+        if trick == "link":
+            outcome(model).symlink_to(secret)
+        elif trick == "pipe":
+            os.mkfifo(outcome(model))
+        else:
+            outcome(model).mkdir()
+    active_file(model).parent.mkdir(parents=True)
+
+    said = model.run("model.turbofan", "startup", DOCKER_PS="abc")
+
+    assert said.returncode == 1
+    assert "is no plain file in a plain folder" in said.stderr
+    assert "secret" not in (said.stdout + said.stderr).replace(str(model.folder), "")
+    assert secret.exists(), "root removed nothing by way of the container's folder"
+
+
+def test_of_a_long_or_odd_outcome_only_a_plain_line_reaches_the_log(model: Device) -> None:
+    said = answered(model, "1.0.0 refused \x1b[2Jwhy\x00", before="0.9.0")
+
+    assert said.returncode == 1
+    assert "1.0.0 refused [2Jwhy\n" in said.stderr
 
 
 def test_the_parts_of_scripts_are_all_used() -> None:
