@@ -14,9 +14,6 @@ from linewatch_fleet.oci import digest_of
 from linewatch_fleet.recipes import archive
 from linewatch_fleet.recipes.render import released_packages
 
-OWN_FILES = ("release.yaml", "release.yaml.sig", "fleet.yaml", "keys/")
-"""What the operator keeps beside the checkout; it doesn't make the tree a changed one."""
-
 
 def gather(root: Path, images_file: Path, test_report: Path | None, *, allow_dirty: bool) -> Release:
     """The manifest. Raises BadInput: something is missing, or does not belong to this commit."""
@@ -56,11 +53,10 @@ def gather(root: Path, images_file: Path, test_report: Path | None, *, allow_dir
 
 
 def _commit(root: Path) -> tuple[str, datetime, list[str]]:
-    """The commit, its time, and what differs from it."""
+    """The commit, its time, and what differs from it. What the operator keeps in the checkout is in .gitignore."""
     commit, seconds = _git(root, "show", "-s", "--format=%H %ct", "HEAD").split()
     status = _git(root, "status", "--porcelain", "--untracked-files=normal").splitlines()
-    changed = [line[3:] for line in status if not line[3:].startswith(OWN_FILES)]
-    return commit, datetime.fromtimestamp(int(seconds), UTC), changed
+    return commit, datetime.fromtimestamp(int(seconds), UTC), [line[3:] for line in status]
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -18,6 +18,7 @@ from linewatch_fleet.recipes import archive
 from linewatch_fleet.signing import make_keys, signer
 
 BOTH = ("linux/amd64", "linux/arm64")
+ROOT = Path(__file__).resolve().parents[2]
 COMMIT_TIME = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
 
@@ -27,7 +28,7 @@ def checkout(tmp_path: Path) -> Path:
     place = tmp_path / "checkout"
     for path, content in {
         "VERSION": "0.9.0\n",
-        ".gitignore": "/build/\n",
+        ".gitignore": (ROOT / ".gitignore").read_text(),
         "cloud/template.yaml": "Resources: {}\n",
         "recipes/Capture.json": "{}\n",
         "recipes/run.sh": "true\n",
@@ -143,6 +144,29 @@ def test_keys_are_made_by_a_command_of_their_own(checkout: Path) -> None:
 
     assert again.returncode == 2
     assert "never overwritten" in again.stderr
+
+
+def test_the_operators_files_are_never_the_repositorys_and_leave_a_checkout_clean(tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "-q", str(ROOT), str(clone))
+    for path in (
+        "fleet.yaml", "release.yaml", "release.yaml.sig", "linewatch-0.2.0-arm64.tar", "support.tar.gz", "keys/release.key",
+        "keys/release.pem", "devices/linewatch-hall3-1/nucleus/private.pem.key", "devices/linewatch-hall3-1/device.json",
+    ):  # fmt: skip
+        (clone / path).parent.mkdir(parents=True, exist_ok=True)
+        (clone / path).touch()
+    write_images(clone, version=(clone / "VERSION").read_text().strip())
+
+    asked = "from linewatch_images.__main__ import source_of_build; print(source_of_build().dirty)"
+    built = subprocess.run([sys.executable, "-c", asked], check=True, capture_output=True, text=True,
+                           env={**os.environ, "PYTHONPATH": str(clone / "tools")})  # fmt: skip
+
+    assert built.stdout == "False\n"
+    done = release(clone)
+    assert done.returncode == 0, done.stderr
+    assert not read_release(clone / "release.yaml").dirty
+    git(clone, "add", ".")
+    assert git(clone, "status", "--porcelain") == ""
 
 
 def test_a_signature_of_another_manifest_does_not_stay(checkout: Path) -> None:
