@@ -7,7 +7,7 @@ told=$state/serving/$LW_MODEL
 token=$(cat /proc/sys/kernel/random/uuid)
 put() ( printf '%s\n' "$2" >"$1.new" && chmod 0644 "$1.new" && mv "$1.new" "$1" )
 # Inference's user writes there: only a plain file is read, little of it, and only the answer to this very question is told.
-odd() ( [ -L "$state" ] || [ -L "$state/serving" ] || [ -L "$told" ] || ( [ -e "$told" ] && [ ! -f "$told" ] ) )
+odd() ( [ -L "$state" ] || [ -L "$state/serving" ] || [ -L "$told" ] || if [ -e "$told" ]; then [ ! -f "$told" ]; else false; fi )
 answer() (
   [ -f "$told" ] || exit 0
   lines=$(head -c 1100 "$told" | tr -d '\000-\011\013-\037\177')

@@ -330,7 +330,7 @@ if [ "$1" = load ]; then cat >"$STATE/loaded"; fi
 """
 
 FAKE_NUCLEUS = """#!/bin/sh
-printf '%s\\n' "$@" >"$STATE/asked"
+printf '%s\\n' "$@" >>"$STATE/asked"
 """
 
 
@@ -370,6 +370,33 @@ def test_the_installer_loads_and_deploys_with_the_nucleus_that_is_there(
     asked = (device / "state/asked").read_text().split()
     assert asked[:3] == ["deploy", "--recipe-dir", f"{device}/bundle/recipes"]
     assert asked.count("--add-component") == len((device / "bundle/components.txt").read_text().split())
+
+
+def asked_of_the_nucleus(device: Path, number: int) -> list[list[str]]:
+    """The components of each call of ggl-cli that install.sh makes for so many components."""
+    script = (ROOT / "fleet/linewatch_fleet/bundle/install.sh").read_text()
+    names = [f"io.linewatch.Part{one}=9.9.9" for one in range(number)]
+    (device / "bundle/components.txt").write_text("".join(f"{name}\n" for name in names))
+    last_step = script[script.index("# 4. ") :]
+    said = subprocess.run(
+        ["sh", "-euc", f"say() {{ :; }}; here=$PWD deployment=ggl-cli\n{last_step}"],
+        cwd=device / "bundle", env=os.environ | {"PATH": f"{device}/bin:{os.environ['PATH']}", "STATE": f"{device}/state"},
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert said.returncode == 0, said.stderr
+    calls = (device / "state/asked").read_text().split("deploy\n--recipe-dir\n")[1:]
+    found = [[line for line in call.splitlines() if "=" in line] for call in calls]
+    assert [name for call in found for name in call] == names
+    return found
+
+
+@pytest.mark.parametrize(
+    ("number", "calls"), [(1, [1]), (10, [10]), (11, [10, 1]), (20, [10, 10]), (23, [10, 10, 3])]
+)
+def test_nucleus_lite_is_given_at_most_ten_components_at_a_time(
+    device: Path, number: int, calls: list[int]
+) -> None:
+    assert [len(call) for call in asked_of_the_nucleus(device, number)] == calls
 
 
 def test_a_dry_run_of_the_installer_changes_nothing(workplace: Path, device: Path) -> None:

@@ -255,6 +255,34 @@ def test_render_writes_recipes_and_files_for_a_local_deployment(tmp_path: Path) 
     ).stat().st_size > 100_000
 
 
+@pytest.mark.parametrize(
+    ("registry", "is_told"),
+    [(None, True), ("localhost:5000", True), ("127.0.0.1", True), ("", False),
+     ("registry.example.com", False), ("127.0.0.1.example.com", False)],
+)  # fmt: skip
+def test_render_tells_when_other_devices_can_not_reach_the_registry(
+    tmp_path: Path, registry: str | None, is_told: bool
+) -> None:
+    images = images_json(tmp_path, ["broker", "capture", "console", "forwarder", "inference"])
+    more = [] if registry is None else ["--registry", registry]
+    said = render_command("--images", str(images), "--out", str(tmp_path), "--json", *more)
+
+    assert said.returncode == errors.OK, said.stderr
+    assert ("on another device: make recipes REGISTRY=host, or a bundle" in said.stderr) is is_told
+    json.loads(said.stdout)
+
+
+def test_render_prints_as_many_calls_of_ggl_cli_as_the_components_need(tmp_path: Path) -> None:
+    images = images_json(tmp_path, ["broker", "capture", "console", "forwarder", "inference"])
+    said = render_command("--images", str(images), "--out", str(tmp_path), "--captures", "16")
+
+    calls = [
+        line for line in said.stderr.replace("\n--add", " --add").split("on the device:") if "ggl-cli" in line
+    ]
+    assert [call.count("--add-component") for call in calls] == [10, 10, 2]
+    assert sum(call.count("io.linewatch.Capture") for call in calls) == 16
+
+
 def test_render_without_images_says_what_to_do(tmp_path: Path) -> None:
     said = render_command("--images", str(tmp_path / "images.json"), "--out", str(tmp_path))
 

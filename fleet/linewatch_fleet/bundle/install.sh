@@ -86,8 +86,13 @@ case $deployment in
     "$deployment" deployment create --recipeDir "$here/recipes" --artifactDir "$here/artifacts" "$@"
     say "follow it with: $deployment component list" ;;
   ggl-cli)
-    while read -r component; do set -- "$@" --add-component "$component"; done <components.txt
-    "$deployment" deploy --recipe-dir "$here/recipes" --artifacts-dir "$here/artifacts" "$@"
+    # It takes ten components at a time; local deployments add to what is there.
+    deploy() { "$deployment" deploy --recipe-dir "$here/recipes" --artifacts-dir "$here/artifacts" "$@"; }
+    while read -r component; do
+      set -- "$@" --add-component "$component"
+      if [ $# -eq 20 ]; then deploy "$@"; set --; fi
+    done <components.txt
+    [ $# -eq 0 ] || deploy "$@"
     say "follow it with: journalctl -f -u 'ggl.*'" ;;
   *) fail "the images are loaded, but there is no greengrass-cli and no ggl-cli here; install a nucleus (docs/first-device.md) and run this again" ;;
 esac

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`linewatch recipes`: render ours for a local deployment, lint anybody's."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,11 @@ from linewatch_fleet.recipes.findings import Finding
 from linewatch_fleet.recipes.render import Component
 
 PATH = click.Path(path_type=Path)
+
+AT_ONCE = 10
+"""ggl-cli takes no more components in one call; local deployments add to what is there."""
+
+_LOOPBACK = re.compile(r"(localhost|127(\.\d+){3})(:\d+)?(/|$)")
 
 
 @click.group("recipes")
@@ -43,6 +49,12 @@ def render_(images_file: Path, registry: str | None, captures: int, out: Path, a
         _tell(found)
         raise GateRefused("the templates in recipes/ do not hold the linter's rules; nothing was written")
     write(components, out)
+    registry = built.registry if registry is None else registry
+    if _LOOPBACK.match(registry):
+        output.say(
+            f"images are pulled from {registry}, this machine's own registry;"
+            " on another device: make recipes REGISTRY=host, or a bundle"
+        )
     if as_json:
         output.document(
             [
@@ -55,10 +67,13 @@ def render_(images_file: Path, registry: str | None, captures: int, out: Path, a
         (one.name, one.version, len(one.text.encode()), " ".join(file.name for file in one.artifacts))
         for one in components
     ))  # fmt: skip
-    added = " ".join(f"--add-component {one.name}={one.version}" for one in components)
-    output.say(
-        f"on the device: ggl-cli deploy --recipe-dir {out}/recipes --artifacts-dir {out}/artifacts {added}"
-    )
+    for start in range(0, len(components), AT_ONCE):
+        added = " ".join(
+            f"--add-component {one.name}={one.version}" for one in components[start : start + AT_ONCE]
+        )
+        output.say(
+            f"on the device: ggl-cli deploy --recipe-dir {out}/recipes --artifacts-dir {out}/artifacts {added}"
+        )
 
 
 def write(components: list[Component], out: Path) -> None:
