@@ -251,6 +251,48 @@ def test_a_bad_model_fails_its_deployment_and_the_old_one_goes_on_serving(line: 
     assert line.inspections()[-1]["data"]["verdict"]["model"]["version"] == "1.0.1"
 
 
+def test_a_bad_model_fails_its_deployment_also_when_inference_is_changed_by_the_same_one(line: Line) -> None:
+    """Inference is away for a moment: who asks then whether its container is there must not take that for a yes."""
+    before = line.ids()
+    line.models.make("pv-el-cells", "1.0.3", spoiled=True)
+    changed = {
+        INFERENCE: line.recipes[INFERENCE].changed("0.2.0-beside"),
+        CELLS: line.recipes[CELLS].changed("1.0.3", {"1.0.1": "1.0.3"}),
+    }
+
+    outcome = line.deploy(changed)
+
+    assert outcome.status == FAILED
+    assert "does not serve pv-el-cells 1.0.3: 1.0.3 refused" in line.device.log(line.recipes[CELLS])
+    if is_lite(line):
+        assert line.deploy().status == SUCCEEDED
+    wait_for(lambda: line.is_running(INFERENCE) and line.is_running(CELLS), "both are RUNNING again", 90)
+    assert unchanged(before, line.ids(), INFERENCE)
+    line.wait_judged(3)
+    assert line.inspections()[-1]["data"]["verdict"]["model"]["version"] == "1.0.1"
+
+
+def test_a_model_that_inference_is_set_not_to_serve_is_put_ready_and_says_so(line: Line) -> None:
+    line.settings[INFERENCE] = {"Models": "pv-el-cells:1.0.1"}
+    for model in (CELLS, TURBOFAN):
+        line.models.make(line.recipes[model].name.rpartition(".")[2], "1.0.4")
+    changed = {
+        CELLS: line.recipes[CELLS].changed("1.0.4", {"1.0.1": "1.0.4"}),
+        TURBOFAN: line.recipes[TURBOFAN].changed("1.0.4", {"1.0.0": "1.0.4"}),
+    }
+    was = {part: line.recipes[part] for part in changed}
+
+    outcome = line.deploy(changed)
+
+    assert outcome.status == SUCCEEDED, outcome
+    assert "1.0.4 set-aside INFERENCE_MODELS pins pv-el-cells to 1.0.1" in line.device.log(was[CELLS])
+    assert "1.0.4 set-aside INFERENCE_MODELS does not name turbofan" in line.device.log(was[TURBOFAN])
+    line.settings[INFERENCE] = {"Models": ""}
+    assert line.deploy(was).status == SUCCEEDED
+    line.wait_judged(3)
+    assert line.inspections()[-1]["data"]["verdict"]["model"]["version"] == "1.0.1"
+
+
 def test_inference_is_updated_without_touching_the_models(line: Line) -> None:
     before = line.ids()
     runs = [len(line.device.components[line.recipes[part].name].states) for part in (CELLS, TURBOFAN)]
