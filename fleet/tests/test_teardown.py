@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """linewatch teardown: what provision made goes, and nothing else; data only when asked."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 import requests
 from clouds import Cloud, Cut, cut, running
+
+from linewatch_fleet.provisioning.marks import tags
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +97,63 @@ def test_it_asks_for_the_environments_name_and_removes_nothing_for_another(cloud
     assert inventory(cloud) == before
     assert cloud.run("teardown", "asks", typed="asks\n").exit_code == 0
     assert "linewatch-asks" not in inventory(cloud)["stacks"]
+
+
+def test_where_nobody_can_answer_it_says_which_option_to_give(cloud: Cloud) -> None:
+    provisioned(cloud, "silent")
+    before = inventory(cloud)
+
+    said = subprocess.run(
+        [sys.executable, "-m", "linewatch_fleet.cli", *cloud.arguments("teardown", "silent")],
+        env={**os.environ, **cloud.variables}, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert said.returncode == 2, said.stderr
+    assert "--yes" in said.stderr
+    assert inventory(cloud) == before
+
+
+@pytest.mark.parametrize("stack", ["none", "without outputs", "somebody's"])
+def test_deployments_of_a_group_that_provision_did_not_make_stay(cloud: Cloud, stack: str) -> None:
+    environment = f"group{stack[0]}"
+    cloud.fleet(environment, thing_group="somebodys-group")
+    control, formation = cloud.client("greengrassv2"), cloud.client("cloudformation")
+    target = cloud.greengrass.group_arn("somebodys-group")
+    made = control.create_deployment(targetArn=target)["deploymentId"]
+    if stack != "none":
+        template = "Resources: {Queue: {Type: AWS::SQS::Queue}}"
+        if stack == "somebody's":
+            template += "\nOutputs: {ThingGroupName: {Value: somebodys-group}}"
+        formation.create_stack(
+            StackName=f"linewatch-{environment}", Tags=tags(environment) if stack == "without outputs" else [],
+            TemplateBody=template,
+        )  # fmt: skip
+        formation.get_waiter("stack_create_complete").wait(StackName=f"linewatch-{environment}")
+
+    said = cloud.run("teardown", environment, "--yes")
+
+    assert said.exit_code == (3 if stack == "somebody's" else 0), said.output
+    left = control.list_deployments(targetArn=target, historyFilter="ALL")["deployments"]
+    assert made in [one["deploymentId"] for one in left]
+    assert control.get_deployment(deploymentId=made)["deploymentStatus"] == "ACTIVE"
+
+
+def test_a_core_device_whose_things_provision_did_not_make_stays(cloud: Cloud) -> None:
+    cloud.greengrass.add_core("linewatch-ghost", "somebodys")
+    thing = cloud.greengrass.thing_arn("linewatch-phantom")
+    made = cloud.client("greengrassv2").create_deployment(targetArn=thing)["deploymentId"]
+
+    for name, word in (
+        ("linewatch-ghost", "core device linewatch-ghost"),
+        ("linewatch-phantom", "deployment "),
+    ):
+        said = cloud.run("teardown", "ghostly", "--device", name, "--yes")
+        assert said.exit_code == 3, said.output
+        assert word in said.stderr
+        assert "is left alone" in said.stderr
+
+    assert "linewatch-ghost" in cloud.greengrass.cores
+    assert cloud.client("greengrassv2").get_deployment(deploymentId=made)["deploymentStatus"] == "ACTIVE"
 
 
 def test_a_dry_run_removes_nothing_and_json_does_not_ask(cloud: Cloud) -> None:

@@ -69,16 +69,19 @@ class AccountRemoval:
                 )
             plan.add("delete", f"bucket {bucket.name}", "with every version", partial(_delete_bucket, bucket))
 
-    def group(self) -> str:
-        """The environment's thing group, by the stack; fleet.yaml may name another one since."""
+    def group(self) -> str | None:
+        """The thing group that our stack made; None without one. What fleet.yaml names may be somebody else's."""
         found = self.stack.describe()
-        outputs = {one["OutputKey"]: one["OutputValue"] for one in (found or {}).get("Outputs", ())}
-        return str(outputs.get("ThingGroupName", self._environment.group))
+        if found is None or not self._is_our_stack(found):
+            return None
+        outputs = {one["OutputKey"]: one["OutputValue"] for one in found.get("Outputs", ())}
+        return outputs.get("ThingGroupName")
+
+    def _is_our_stack(self, found: dict[str, Any]) -> bool:
+        return is_ours(found.get("Tags", []), self._environment.name) or self.stack.is_review_of_ours(found)
 
     def _plan_stack(self, found: dict[str, Any], plan: Plan, *, unprotect: bool) -> None:
-        if not is_ours(found.get("Tags", []), self._environment.name) and not self.stack.is_review_of_ours(
-            found
-        ):
+        if not self._is_our_stack(found):
             raise GateRefused(
                 f"stack {self.stack.name} was not made by linewatch provision; it is left alone"
             )

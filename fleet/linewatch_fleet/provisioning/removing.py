@@ -38,13 +38,16 @@ class Removal:
 
     def plan_device(self, name: str, plan: Plan) -> None:
         """Plans the removal of a device and its forwarder. Raises GateRefused where they aren't provision's."""
-        self.plan_deployments(self._greengrass.target_arn(thing=name), plan)
+        rolled_out, own = Plan(), Plan()
+        self.plan_deployments(self._greengrass.target_arn(thing=name), rolled_out)
         if self._greengrass.core(name) is not None:
-            plan.add("delete", f"core device {name}", "what it reported", partial(self._forget_core, name))
-        things = [thing for thing in (name + FORWARDER, name) if self._plan_certificates(thing, plan)]
+            rolled_out.add(
+                "delete", f"core device {name}", "what it reported", partial(self._forget_core, name)
+            )
+        things = [thing for thing in (name + FORWARDER, name) if self._plan_certificates(thing, own)]
         policy = policy_name(name)
         if self._is_our_policy(policy):
-            plan.add(
+            own.add(
                 "delete",
                 f"policy {policy}",
                 "",
@@ -52,7 +55,14 @@ class Removal:
             )
         # The device's own thing last: as long as something is left, the environment's list of things leads to it.
         for thing in things:
-            plan.add("delete", f"thing {thing}", "", partial(_patiently, partial(self._delete_thing, thing)))
+            own.add("delete", f"thing {thing}", "", partial(_patiently, partial(self._delete_thing, thing)))
+        # Greengrass's records bear no mark; they are provision's only where the things are, or what a cut left of them.
+        if rolled_out.steps and not own.steps:
+            raise GateRefused(
+                f"{rolled_out.steps[0].what} is not of a device that linewatch provision made for "
+                f"{self._environment.name}; it is left alone"
+            )
+        plan.steps += rolled_out.steps + own.steps
 
     def plan_deployments(self, target: str, plan: Plan) -> None:
         """Plans the end of every deployment of a target."""

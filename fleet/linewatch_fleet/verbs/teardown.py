@@ -57,8 +57,8 @@ def _plan(account: Account, asked: dict[str, Any]) -> Plan:
             removal.plan_device(name, plan)
         return plan
     of_account = AccountRemoval(account)
-    group = Greengrass(account).target_arn(group=of_account.group())
-    removal.plan_deployments(group, plan)
+    if group := of_account.group():
+        removal.plan_deployments(Greengrass(account).target_arn(group=group), plan)
     # A forwarder's thing may be all that a run which was cut off left of a device.
     names = sorted({thing.removesuffix(FORWARDER) for thing in removal.things()})
     with output.progress("looking", len(names)) as advance:
@@ -74,7 +74,13 @@ def _confirm(environment: str, asked: dict[str, Any]) -> None:
         return
     if asked["as_json"]:
         raise BadInput("--json asks nothing: give --yes, or --dry-run to see the plan")
-    typed = click.prompt(f"Type {environment} to remove this", default="", show_default=False, err=True)
+    try:
+        typed = click.prompt(f"Type {environment} to remove this", default="", show_default=False, err=True)
+    except click.Abort as aborted:
+        # click makes one of two: nobody is there to answer, or somebody pressed Ctrl-C.
+        if isinstance(aborted.__context__, EOFError):
+            raise BadInput("nothing was removed: nobody is there to be asked; give --yes") from aborted
+        raise
     if typed != environment:
         raise CommandFailed("nothing was removed: that is not the environment's name")
 
