@@ -4,13 +4,14 @@
 import re
 from collections.abc import Callable, Iterator
 
+from linewatch_fleet.recipes import docker_commands
 from linewatch_fleet.recipes.findings import Check, Place, rule
 from linewatch_fleet.recipes.images import TOKEN_EXCHANGE
 from linewatch_fleet.recipes.reading import Recipe
 from linewatch_fleet.recipes.steps import is_service
 
 _CREDENTIALS = re.compile(r"-e[ =]?(AWS_CONTAINER_CREDENTIALS_FULL_URI|AWS_CONTAINER_AUTHORIZATION_TOKEN)\b")
-_HOST_NETWORK = re.compile(r"--net(work)?[ =]host\b")
+_HOST_NETWORK = re.compile(r"--net(work)?[ =](name=)?host\b")
 
 
 def _runs(recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -47,47 +48,61 @@ def _no_rm_first(recipe: Recipe) -> Iterator[Place]:
             name = re.search(r"--name[ =](\S+)", run)
             if not name:
                 continue
-            before = step.script[: step.script.find(name[0])]
-            if not re.search(
-                rf"docker (container )?rm (-f|--force)[^\n;]*{re.escape(name[1])}(?![\w-])", before
-            ):
+            script = docker_commands.unquoted(step.script)
+            removals = re.findall(r"docker (?:container )?rm (?:-f|--force)([^\n;]*)", script)
+            names = " ".join(removals).split() + [
+                str(step.setenv.get(word.lstrip("$")))
+                for one in removals
+                for word in one.split()
+                if word[:1] == "$"
+            ]
+            if name[1] not in names:
                 yield f"{step.path}.Script", f"--name {name[1]}"
 
 
 rule("no-name", "error", "A container without a name can't be removed by the next start: orphans pile up.",
      "--name NAME, and `docker rm -f NAME` first.")(_without(r"--name[ =]\S"))  # fmt: skip
 rule("no-init", "error", "A program that is process 1 and has no handler ignores SIGTERM, all that lite sends.",
-     "docker run --init")(_without(r"--init\b", _services))  # fmt: skip
+     "docker run --init")(_without(r"--init(?!=false)\b", _services))  # fmt: skip
 rule("restart-policy", "error", "Docker restarts what the nucleus stopped or gave up, behind its back.",
      "No --restart: the nucleus restarts.")(_with(r"--restart[ =](?!no\b)\S+"))  # fmt: skip
 rule("terminal", "error", "The nucleus gives no terminal: `docker run -t` ends at once.",
      "Leave -i and -t out.")(_with(r"\s(-it|-ti|-t|--tty)(?=\s)"))  # fmt: skip
 rule("privileged-container", "error", "A container with all privileges is root on the device.",
-     "Give it the one device or capability that it needs.")(_with(r"--privileged\b"))  # fmt: skip
+     "Give it the one device or capability that it needs.")(_with(r"--privileged(?!=false)\b"))  # fmt: skip
 rule("docker-socket-mounted", "error", "Who reaches Docker's socket is root on the device.",
      "Leave it out.")(_with(r"docker\.sock\b"))  # fmt: skip
 rule("no-cap-drop", "error", "Docker gives a container 14 capabilities; a service needs none.",
      "--cap-drop ALL")(_without(r"(?i)--cap-drop[ =]ALL\b"))  # fmt: skip
 rule("no-read-only", "error", "What breaks in can change the program, and writes wear the flash.",
-     "--read-only, with --tmpfs or -v for what is written")(_without(r"--read-only\b"))  # fmt: skip
+     "--read-only, with --tmpfs or -v for what is written")(_without(r"--read-only(?!=false)\b"))  # fmt: skip
 rule("no-new-privileges", "error", "A set-uid program in the image makes root of any user.",
-     "--security-opt no-new-privileges")(_without(r"no-new-privileges\b"))  # fmt: skip
+     "--security-opt no-new-privileges")(_without(r"no-new-privileges(?![=:]false)\b"))  # fmt: skip
 rule("no-user", "error", "Root in a container is one kernel bug from root on the device.",
      "--user UID:GID")(_without(r"--user[ =]\S|\s-u[ =]?\S"))  # fmt: skip
 rule("runs-as-root", "error", "Root in a container is one kernel bug from root on the device.",
-     "A user above 0.")(_with(r"(--user|-u)[ =](0|root)(?=[:\s]|$)"))  # fmt: skip
+     "A user above 0.")(_with(r"\s(--user[ =]|-u[ =]?)(\+?0+|root)(?=[:\s]|$)"))  # fmt: skip
 rule("no-memory-limit", "error", "runWith's limits count for the docker client; a container takes all memory of the device.",
-     "--memory, and --memory-swap of the same size")(_without(r"--memory[ =]\S|\s-m[ =]\S"))  # fmt: skip
+     "--memory, and --memory-swap of the same size")(_without(r"(--memory|\s-m)[ =](?!0+[bkmgBKMG]?(\s|$))\S"))  # fmt: skip
 rule("no-cpu-limit", "error", "runWith's limits count for the docker client; a container takes every processor.",
-     "--cpus")(_without(r"--cpus[ =]\S", _services))  # fmt: skip
+     "--cpus")(_without(r"--cpus[ =](?!0*\.?0*(\s|$))\S", _services))  # fmt: skip
 rule("no-pids-limit", "error", "A service that forks without end takes the device with it.",
-     "--pids-limit")(_without(r"--pids-limit[ =]\S"))  # fmt: skip
+     "--pids-limit")(_without(r"--pids-limit[ =](?!0+(\s|$)|-)\S"))  # fmt: skip
 rule("no-log-limit", "error", "Docker's default log driver grows until the disk is full.",
      "--log-driver local, or --log-opt max-size")(_without(r"--log-driver[ =](local|journald|none)\b|max-size=", _services))  # fmt: skip
 
-rule("published-everywhere", "error", "A published port without an address is open to the plant's network, past the firewall.",
-     "-p 127.0.0.1:PORT:PORT, or no port and a network of the containers' own")(
-         _with(r"(-p|--publish)[ =]?\"?(0\.0\.0\.0:)?(\d+|\$\w+):(\d+|\$\w+)\"?(?=\s)|\s-P\b|--publish-all\b"))  # fmt: skip
+
+@rule("published-everywhere", "error", "A published port without an address is open to the plant's network, past the firewall.",
+      "-p 127.0.0.1:PORT:PORT, or no port and a network of the containers' own")  # fmt: skip
+def _published_everywhere(recipe: Recipe) -> Iterator[Place]:
+    for path, run in _runs(recipe):
+        for value in docker_commands.options(run, "--publish"):
+            address, colon, _ = value.rpartition(":")[0].rpartition(":")
+            if not colon or address in {"", "0.0.0.0", "0", "[::]", "::", "[::0]"}:
+                yield path, f"--publish {value}"
+        all_of_them = re.search(r"\s-[dit]*P(?=\s)|--publish-all(?!=false)", run)
+        if all_of_them:
+            yield path, all_of_them[0].strip()
 
 
 @rule("pulls-always", "error", "Offline the pull fails, three times, and the component is BROKEN, with the image on the disk.",
@@ -95,7 +110,8 @@ rule("published-everywhere", "error", "A published port without an address is op
 def _pulls_always(recipe: Recipe) -> Iterator[Place]:
     for step in recipe.steps:
         for found in re.finditer(r"docker pull\b[^\n;|&]*|--pull[ =]always\b", step.script):
-            if not step.script[: found.start()].rstrip().endswith("||"):
+            # Also behind a word that bounds it: `|| timeout 60 docker pull`.
+            if not re.search(r"\|\|[^\n;|&]*$", step.script[: found.start()]):
                 yield f"{step.path}.Script", found[0][:80]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 # Importing a module registers its rules.
-from linewatch_fleet.recipes import containers, images, platforms, shape, steps, variables  # noqa: F401
+from linewatch_fleet.recipes import containers, host, images, platforms, shape, steps, variables  # noqa: F401
 from linewatch_fleet.recipes.findings import Finding, findings
 from linewatch_fleet.recipes.reading import Recipe, parse, read
 from linewatch_fleet.recipes.variables import UNQUOTED

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from linewatch_fleet.errors import BadInput
+from linewatch_fleet.recipes import docker_commands
 
 STEPS = ("bootstrap", "install", "startup", "run", "shutdown", "recover", "uninstall")
 
@@ -41,11 +42,8 @@ class Step:
 
     @property
     def docker_runs(self) -> list[str]:
-        """Each `docker run` of the script, to the end of the command."""
-        found = re.findall(r"\bdocker run\b(?:[^\n;|&\"']|\"[^\"]*\"|'[^']*'|&(?!&))*", self.script)
-        # What a script collects with `set --` stands where it says "$@".
-        collected = " ".join(re.findall(r"\bset -- ([^\n;]*)", self.script))
-        return [f"{one} {collected}" if '"$@"' in one else one for one in found]
+        """Each `docker run` of the script, to the end of the command, written one way (docker_commands)."""
+        return docker_commands.docker_runs(self.script, self.setenv)
 
 
 @dataclass(frozen=True, slots=True)
