@@ -28,7 +28,16 @@ LISTED_WILDCARDS = {
             "System",
             *(
                 f"io.linewatch.{part}"
-                for part in ("Broker", "Inference", "Capture", "Capture2", "Forwarder", "Console")
+                for part in (
+                    "Broker",
+                    "Inference",
+                    "Capture",
+                    "Capture2",
+                    "Capture3",
+                    "Capture4",
+                    "Forwarder",
+                    "Console",
+                )
             ),
         )
     },
@@ -99,7 +108,7 @@ def test_a_device_may_write_to_the_groups_that_the_template_makes_and_to_no_othe
     }
 
     assert granted == made
-    assert len(made) == 7
+    assert len(made) == 9
     for entry in resources.values():
         if entry["Type"] == "AWS::Logs::LogGroup":
             assert entry["Properties"]["RetentionInDays"] == 30

@@ -119,8 +119,8 @@ class Fleet(_Strict):
     environments: list[Environment] = Field(min_length=1)
     trusted_keys: list[Path] = []
     """Public keys (PEM) that releases must be signed by, relative to this file."""
-    captures: int = Field(default=2, ge=1, le=16)
-    """Capture components that are rendered: one per station of a device."""
+    captures: int = Field(default=2, ge=1, le=4)
+    """Capture components that are rendered: one per station of a device. cloud/template.yaml has log groups for so many."""
 
     @model_validator(mode="after")
     def _stages_are_known(self) -> "Fleet":
@@ -146,13 +146,12 @@ class Fleet(_Strict):
 
 
 def read_fleet(path: Path = DEFAULT_FILE) -> Fleet:
-    """The fleet file. Raises BadInput, naming each wrong field."""
+    """The fleet file. Raises BadInput, naming each wrong field.
+
+    Whether the keys are there is asked where a signature is judged: an account is provisioned before there is one.
+    """
     fleet = read_yaml(path, Fleet, "copy fleet.example.yaml and fill it in")
-    keys = [path.parent / key for key in fleet.trusted_keys]
-    for key in keys:
-        if not key.is_file():
-            raise BadInput(f"{path}: trusted_keys: there is no file {key}")
-    return fleet.model_copy(update={"trusted_keys": keys})
+    return fleet.model_copy(update={"trusted_keys": [path.parent / key for key in fleet.trusted_keys]})
 
 
 Model = TypeVar("Model", bound=BaseModel)

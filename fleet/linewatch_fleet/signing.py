@@ -98,6 +98,8 @@ def read_private_key(path: Path, password: bytes | None) -> EllipticCurvePrivate
 
 def read_public_key(path: Path) -> EllipticCurvePublicKey:
     """A public key that releases may be signed by. Raises BadInput."""
+    if not path.exists():
+        raise BadInput(f"there is no file {path}, a key of trusted_keys or --public-key; {_REMEDY}")
     pem = _read(path)
     if b"PRIVATE KEY" in pem:
         raise BadInput(f"{path}: is a private key; name its public half, and keep this one away from here")
@@ -141,6 +143,8 @@ def release_signer(release: Path, keys: Iterable[Path]) -> tuple[Path | None, st
         return None, "fleet.yaml names no trusted_keys"
     if not beside.is_file():
         return None, f"there is no {beside}; sign with: linewatch release --key FILE"
+    for path in trusted:
+        read_public_key(path)
     found = signer(_read(release), _read(beside), trusted)
     if found is None:
         names = ", ".join(str(path) for path in trusted)

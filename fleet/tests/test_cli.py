@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from annotated_types import Le
 
-from linewatch_fleet.config import read_fleet
+from linewatch_fleet.config import Fleet, read_fleet
 from linewatch_fleet.errors import BadInput
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,8 +38,6 @@ def test_an_unknown_verb_is_a_usage_error() -> None:
 
 
 def test_the_example_fleet_file_is_valid(tmp_path: Path) -> None:
-    (tmp_path / "keys").mkdir()
-    (tmp_path / "keys" / "release.pem").touch()
     (tmp_path / "fleet.yaml").write_text((ROOT / "fleet.example.yaml").read_text())
 
     fleet = read_fleet(tmp_path / "fleet.yaml")
@@ -58,6 +57,10 @@ def test_the_example_fleet_file_is_valid(tmp_path: Path) -> None:
             "promotes_from",
         ),
         ("[", "can't be read"),
+        (
+            "{captures: 5, environments: [{name: dev, account: '111111111111', region: eu-central-1}]}",
+            "captures",
+        ),
     ],
 )
 def test_a_wrong_fleet_file_names_the_field(tmp_path: Path, wrong: str, named: str) -> None:
@@ -66,3 +69,14 @@ def test_a_wrong_fleet_file_names_the_field(tmp_path: Path, wrong: str, named: s
 
     with pytest.raises(BadInput, match=named):
         read_fleet(path)
+
+
+def test_every_capture_that_a_fleet_may_have_can_send_its_logs_to_the_cloud() -> None:
+    template = (ROOT / "cloud" / "template.yaml").read_text()
+    [most] = [one.le for one in Fleet.model_fields["captures"].metadata if isinstance(one, Le)]
+    names = ["Capture", *(f"Capture{number}" for number in range(2, int(str(most)) + 1))]
+
+    for name in names:
+        group = f"/aws/greengrass/UserComponent/${{AWS::Region}}/io.linewatch.{name}"
+        assert f'{{LogGroupName: !Sub "{group}", RetentionInDays: 30}}' in template
+        assert f'log-group:{group}:*"' in template

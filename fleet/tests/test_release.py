@@ -134,6 +134,17 @@ def test_the_signature_is_of_the_file_as_it_lies_there(checkout: Path) -> None:
     assert release(checkout, "verify", "--public-key", "keys/release.pem").returncode == 3
 
 
+def test_a_trusted_key_that_is_not_there_is_named_when_a_signature_is_judged(checkout: Path) -> None:
+    (checkout / "fleet.yaml").write_text((ROOT / "fleet.example.yaml").read_text())
+    assert release(checkout).returncode == 0
+
+    judged = release(checkout, "verify")
+
+    assert judged.returncode == 2
+    assert "there is no file keys/release.pem" in judged.stderr
+    assert "linewatch release keys" in judged.stderr
+
+
 def test_keys_are_made_by_a_command_of_their_own(checkout: Path) -> None:
     assert release(checkout, "keys").returncode == 0
     assert release(checkout, "--key", "keys/release.key").returncode == 0, (
