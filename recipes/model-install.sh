@@ -9,13 +9,15 @@ if said=$(sums 2>/dev/null) && [ "$said" = "$(cat "$folder/.$LW_VERSION.sum" 2>/
 fi
 mkdir -p "$folder" && chmod 0755 "$LW_DIRECTORY/models" "$folder" || exit 1
 rm -rf "$folder/.new" "$folder/.old"
-# The version that serves stays, and the one before it.
+# The version that serves stays, and the one before it, and what inference's settings pin.
+pinned=$LW_DIRECTORY/state/inference/serving/$LW_MODEL.pinned
+kept() ( [ ! -L "$pinned" ] && [ -f "$pinned" ] && head -c 1100 "$pinned" | grep -qxF "$1" )
 active=$(head -n 1 "$folder/active" 2>/dev/null)
 before=$(cat "$folder/.before" 2>/dev/null)
 for old in "$folder"/[0-9]*.[0-9]*.[0-9]*/; do
   version=$(basename "$old")
   case $version in "$LW_VERSION" | "$active" | "$before") continue ;; esac
-  [ ! -d "$old" ] || rm -rf "$old" "$folder/.$version.sum"
+  [ ! -d "$old" ] || kept "$version" || rm -rf "$old" "$folder/.$version.sum"
 done
 mkdir -p "$folder/.new" && tar -x -o -f "$LW_PACKAGE" -C "$folder/.new" && chmod -R u=rwX,go=rX "$folder/.new" || exit 1
 sync

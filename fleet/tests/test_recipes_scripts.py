@@ -443,17 +443,21 @@ def test_a_package_that_is_there_unharmed_needs_no_room_on_the_disk(model: Devic
     assert model.run("model.turbofan", "install").returncode != 0
 
 
-def test_of_old_versions_the_one_that_serves_and_the_one_before_stay(model: Device) -> None:
+def test_of_old_versions_the_one_that_serves_the_one_before_and_the_pinned_stay(model: Device) -> None:
     folder = model.directory / "models" / "turbofan"
     for version in ("0.7.0", "0.8.0", "0.9.0", "0.9.1", "notes"):
         (folder / version).mkdir(parents=True)
         (folder / f".{version}.sum").write_text("sums")
     active_file(model).write_text("0.9.0\nword\n")
     (folder / ".before").write_text("0.8.0\n")
+    (folder / "0.6.0").mkdir()
+    outcome(model).parent.mkdir(parents=True)
+    outcome(model).with_name("turbofan.pinned").write_text("0.6.0\n0.8.0\n")
 
     assert model.run("model.turbofan", "install").returncode == 0
 
     assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == [
+        "0.6.0",
         "0.8.0",
         "0.9.0",
         "1.0.0",

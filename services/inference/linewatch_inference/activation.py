@@ -83,6 +83,7 @@ class Activation:
         self._is_open = True
         self._configure(self._tried)
         self._repository.open(self._pinned)
+        self._outcomes.tell_pinned({name: self._pins_of(name) for name, _ in self._pinned})
         self._answer_others()
         self._outcomes.write()
         if not self._repository.configured:
@@ -125,7 +126,7 @@ class Activation:
         """A pinned version that came after the start goes into service beside what serves; any other is left alone."""
         if active.problem:
             return self._outcome(name, active, active.problem)
-        pins = [version for one, version in self._pinned if one == name]
+        pins = self._pins_of(name)
         if active.version not in pins:
             why = f"pins {name} to {', '.join(pins)}" if pins else f"does not name {name}"
             return _answer(active, f"{active.version} set-aside INFERENCE_MODELS {why}")
@@ -135,6 +136,9 @@ class Activation:
             except (InferenceRefused, OSError) as error:
                 return self._outcome(name, active, str(error))
         return self._outcome(name, active, "")
+
+    def _pins_of(self, name: str) -> list[str]:
+        return [version for one, version in self._pinned if one == name and version]
 
     def _folders(self) -> list[str]:
         """Folders below the models' directory that may be a model's."""

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What came of each active file: a line in `<state_dir>/serving/<name>`, and which version served last on this device."""
 
+import contextlib
 import logging
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from linewatch_inference.package import is_version
@@ -11,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 class Outcomes:
-    """The lines in the outcomes' directory, and beside each the version that served last, as `<name>.last`."""
+    """The lines in the outcomes' directory, and beside each the version that served last, as `<name>.last`; `<name>.pinned`."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -23,6 +25,14 @@ class Outcomes:
         self._unwritten[name] = outcome
         if served:
             self._unwritten[f"{name}.last"] = served
+
+    def tell_pinned(self, pinned: Mapping[str, Sequence[str]]) -> None:
+        """Queues the versions that the settings pin, as `<name>.pinned`: whoever clears old versions away leaves them."""
+        with contextlib.suppress(OSError):
+            for path in self._directory.glob("*.pinned"):
+                if path.stem not in pinned:
+                    path.unlink()
+        self._unwritten.update({f"{name}.pinned": "\n".join(versions) for name, versions in pinned.items()})
 
     def write(self) -> None:
         """Writes what is queued, each file at once; what can't be written now stays queued."""

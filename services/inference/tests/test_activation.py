@@ -119,6 +119,17 @@ def test_the_active_file_of_a_pinned_version_is_answered_with_what_came_of_that_
     assert outcome(tmp_path).startswith("- refused ")
 
 
+def test_pinned_versions_are_told_for_whoever_clears_old_ones_away(
+    serve: Callable[..., Running], two_versions: Path, tmp_path: Path
+) -> None:
+    serve(two_versions, models="spots:1.0.0,spots:1.1.0,wear:1.0.0,wear")
+    assert (tmp_path / "serving/spots.pinned").read_text() == "1.0.0\n1.1.0\n"
+    assert (tmp_path / "serving/wear.pinned").read_text() == "1.0.0\n"
+
+    serve(two_versions, models="wear:1.0.0")
+    assert sorted(path.name for path in (tmp_path / "serving").iterdir()) == ["wear.pinned"]
+
+
 def test_a_pinned_version_that_comes_after_the_start_goes_into_service_beside_or_is_refused(
     serve: Callable[..., Running], two_versions: Path, tmp_path: Path
 ) -> None:
