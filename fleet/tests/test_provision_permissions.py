@@ -157,6 +157,32 @@ def test_no_page_grants_an_action_by_wildcard() -> None:
         assert not [action for action in granted(name) if "*" in action]
 
 
+def test_a_name_that_environments_share_may_be_changed_with_the_environments_tag_only() -> None:
+    """Secrets get their logical names, and devices' policies bear no environment's."""
+    changing = {
+        "secretsmanager:DeleteSecret",
+        "secretsmanager:UpdateSecret",
+        "iot:CreatePolicyVersion",
+        "iot:DeletePolicy",
+        "iot:DeletePolicyVersion",
+    }
+    looked_at = 0
+    for policy in policies().values():
+        for statement in policy["Statement"]:
+            resources = statement["Resource"]
+            shared = [
+                one
+                for one in ([resources] if isinstance(resources, str) else resources)
+                if one == "*" or (re.search(":(secret:|policy/)", one) and "linewatch-dev" not in one)
+            ]
+            if shared and set(statement["Action"]) & changing:
+                looked_at += 1
+                assert statement.get("Condition") == {
+                    "StringEquals": {"aws:ResourceTag/linewatch:environment": "dev"}
+                }, statement["Action"]
+    assert looked_at == 4
+
+
 def test_cloudformation_may_make_and_remove_every_resource_of_the_template() -> None:
     resources = cfn_yaml.load(str(ROOT / "cloud" / "template.yaml"))["Resources"]
     types = {resource["Type"] for resource in resources.values()}
