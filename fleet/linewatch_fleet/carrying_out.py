@@ -11,6 +11,7 @@ import click
 from linewatch_fleet import deployments, errors, output, rolling_out
 from linewatch_fleet.devices import Device, troubles
 from linewatch_fleet.greengrass import Greengrass
+from linewatch_fleet.history import came_of
 from linewatch_fleet.target import Target
 
 SHOWN: Final = 6
@@ -57,6 +58,8 @@ def carry_out(ctx: click.Context, cloud: Greengrass, decided: Decided, how: How)
     is_there = (
         decided.present is not None
         and decided.present["deploymentStatus"] not in ("CANCELED", "FAILED")
+        # The same components under nobody's tag are somebody else's deployment: nobody could tell its release later.
+        and deployments.release_of(decided.present) == decided.release
         and deployments.is_same(before, decided.components)
     )
     deployment_id = decided.present["deploymentId"] if is_there and decided.present else None
@@ -75,6 +78,7 @@ def carry_out(ctx: click.Context, cloud: Greengrass, decided: Decided, how: How)
             decided.tags,
         )
         deployment_id = rolling_out.create(cloud, request, decided.present)
+        _note_what_came(cloud, decided)
         output.say(
             f"deployment {deployment_id} to {decided.target.words} ({len(decided.target.things)} devices)"
         )
@@ -87,6 +91,20 @@ def carry_out(ctx: click.Context, cloud: Greengrass, decided: Decided, how: How)
         _follow(ctx, cloud, decided, deployment_id, how, told)
     elif how.as_json:
         output.document(told)
+
+
+def _note_what_came(cloud: Greengrass, decided: Decided) -> None:
+    """Devices soon say no more of a deployment that was replaced: what they say of it now is written beside it."""
+    present = decided.present
+    if (
+        present is None
+        or not deployments.release_of(present)
+        or deployments.OUTCOME_TAG in present.get("tags", {})
+    ):
+        return
+    came = came_of(present, decided.devices)
+    if came:
+        cloud.tag_deployment(present["deploymentId"], {deployments.OUTCOME_TAG: came})
 
 
 def _follow(
@@ -109,10 +127,17 @@ def _follow(
         output.say(f"{decided.release}: {result}")
     if result != "succeeded":
         if result == "open":
-            output.say(
-                f"not all devices finished within {how.limit_min} minutes; `linewatch status` tells when they do"
-            )
+            output.say(_why_open(devices, decided.target, how.limit_min))
         ctx.exit(errors.UNHEALTHY)
+
+
+def _why_open(devices: Sequence[Device], target: Target, limit_min: int) -> str:
+    if not devices:
+        return f"{target.words} has no devices: nothing shows yet whether this release runs"
+    if not any(one.core for one in devices):
+        names = ", ".join(one.name for one in devices)
+        return f"no device ever connected ({names}): nothing shows yet whether this release runs; they get it when they do"
+    return f"not all devices finished within {limit_min} minutes; `linewatch status` tells when they do"
 
 
 def _rows(lines: Sequence[deployments.Change]) -> list[tuple[str, str, str, str]]:

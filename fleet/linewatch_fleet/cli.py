@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from linewatch_fleet import config, errors
+from linewatch_fleet import config, errors, output
 from linewatch_fleet.output import say
 
 VERBS = {
@@ -67,7 +67,16 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         say("interrupted; run the same command again to go on")
         sys.exit(errors.INTERRUPTED)
-    sys.exit(code if isinstance(code, int) else errors.OK)
+    except OSError as error:
+        # What a verb reads and writes it explains itself; this is what is left, such as --help into a full disk.
+        output.give_up(sys.stdout)
+        what = f": {error.filename}" if error.filename else ""
+        say(f"the system said no: {error.strerror or error}{what}")
+        sys.exit(errors.FAILED)
+    code = code if isinstance(code, int) else errors.OK
+    if output.lost():
+        say(f"{output.lost()}; what the command had to do is done, exit code {code} otherwise")
+    sys.exit(code or (errors.FAILED if output.lost() else errors.OK))
 
 
 if __name__ == "__main__":

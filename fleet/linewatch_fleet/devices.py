@@ -73,7 +73,7 @@ def troubles(device: Device, now: datetime) -> list[str]:
     if silence > SILENT_AFTER:
         found.append(f"silent for {age(silence)}")
     found += [_trouble(one) for one in device.installed if one.get("lifecycleState") not in (*RUNS, *STARTS)]
-    found += [failure(one) for one in device.current if _failed(one)]
+    found += [failure(one) for one in device.current if has_failed(one)]
     if device.core["status"] != "HEALTHY" and not found:
         found.append(f"the nucleus says {device.core['status']}")
     return found
@@ -112,7 +112,8 @@ def age(silence: timedelta) -> str:
     return f"{minutes // 60} h" if minutes < 72 * 60 else f"{minutes // 1440} d"
 
 
-def _failed(effective: Mapping[str, Any]) -> bool:
+def has_failed(effective: Mapping[str, Any]) -> bool:
+    """Whether a device ended a deployment without success."""
     return effective["coreDeviceExecutionStatus"] not in (*DONE, *UNDER_WAY, "CANCELED")
 
 

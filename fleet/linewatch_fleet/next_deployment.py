@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from linewatch_fleet import aws_components
+from linewatch_fleet import aws_components, output
 from linewatch_fleet.aws import Account
 from linewatch_fleet.configuring import Configuring
 from linewatch_fleet.deployments import Components, Wish, configuration_of, deep_merged, merged, release_of
 from linewatch_fleet.devices import Device
 from linewatch_fleet.errors import BadInput, GateRefused
 from linewatch_fleet.greengrass import AWS_OWN, Greengrass
-from linewatch_fleet.history import OURS
+from linewatch_fleet.history import OURS, History
 from linewatch_fleet.published import Bucket, stack_outputs
 
 LITE_BYTES: Final = 7000
@@ -87,9 +87,7 @@ def worked_out(
     return after
 
 
-def release_wanted(
-    bucket: Bucket, version: str, present: Mapping[str, Any] | None, manifest: str = ""
-) -> Wanted:
+def release_wanted(bucket: Bucket, version: str, present_release: str, manifest: str = "") -> Wanted:
     """A published release. `manifest`: the digest of the release.yaml at hand. Raises GateRefused."""
     record = bucket.record(version)
     if record is None:
@@ -98,21 +96,38 @@ def release_wanted(
         raise GateRefused(
             f"release {version} was published from another release.yaml than the one at hand; get that one, or raise VERSION"
         )
-    gone = of_present_release(bucket, present) - set(record.components)
+    gone = of_release(bucket, present_release) - set(record.components)
     return Wanted(version, record.components, without=gone)
 
 
-def of_present_release(bucket: Bucket, present: Mapping[str, Any] | None) -> set[str]:
-    """The components that the present deployment has of its release; a user's own models are not among them."""
+def present_release(cloud: Greengrass, target_arn: str, present: Mapping[str, Any] | None) -> str:
+    """The release that the target has; also below a deployment that somebody else made, which is then told."""
     if present is None:
-        return set()
-    record = bucket.record(release_of(present)) if release_of(present) else None
+        return ""
+    release = release_of(present)
+    if release:
+        return release
+    below = History(cloud, target_arn).release_below(present)
+    if below:
+        name = present.get("deploymentName") or "without a name"
+        output.say(
+            f"the present deployment ({name}, {present['deploymentId']}) was not made by linewatch; "
+            f"the release below it is {below}"
+        )
+    return below
+
+
+def of_release(bucket: Bucket, release: str) -> set[str]:
+    """The components that a release brings; a user's own models are not among them."""
+    record = bucket.record(release) if release else None
     return set(record.components) if record else set()
 
 
-def changed_wanted(present: Mapping[str, Any] | None, add: Sequence[str], remove: Sequence[str]) -> Wanted:
+def changed_wanted(
+    present: Mapping[str, Any] | None, present_release: str, add: Sequence[str], remove: Sequence[str]
+) -> Wanted:
     """The present deployment with some components more, or less. Raises BadInput, GateRefused."""
-    if present is None or not release_of(present):
+    if present is None or not present_release:
         raise GateRefused(
             "no release is deployed to this target yet; deploy one first, without --with and --without"
         )
@@ -129,7 +144,7 @@ def changed_wanted(present: Mapping[str, Any] | None, add: Sequence[str], remove
                 f"--without {name}: the target does not have it; it has {', '.join(sorted(there))}"
             )
         versions.pop(name, None)
-    return Wanted(release_of(present), versions, without=set(remove))
+    return Wanted(present_release, versions, without=set(remove))
 
 
 def _check_deployable(cloud: Greengrass, versions: Mapping[str, str], environment: str) -> None:

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """How every verb speaks: results on stdout (plain tables, or one JSON document), everything else on stderr."""
 
+import io
 import json
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO
 
 import click
 from rich.console import Console
@@ -21,6 +24,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+_lost: list[str] = []
+
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Prints rows below their headings, without borders, so that it reads well in a log and cuts well in a shell."""
@@ -30,20 +35,50 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     for row in rows:
         shown.add_row(*("" if cell is None else escape(str(cell)) for cell in row))
     # Wide rather than folded when nobody looks at a terminal: a digest must stay on its line.
-    console = Console(highlight=False, emoji=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, emoji=False, width=400)
+    terminal = Console()
+    width = terminal.width if terminal.is_terminal else 400
+    # Into a text first: rich ends the program itself when nobody reads what it writes.
+    text = io.StringIO()
+    console = Console(
+        file=text, force_terminal=terminal.is_terminal, width=width, highlight=False, emoji=False
+    )
     console.print(shown, crop=False)
+    _write(text.getvalue(), sys.stdout)
 
 
 def document(content: Any) -> None:
     """Prints one JSON document, the whole result of a command run with --json."""
-    click.echo(json.dumps(content, indent=2, ensure_ascii=False, default=str))
+    _write(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n", sys.stdout)
 
 
 def say(message: str) -> None:
     """One line for the person who watches; never a part of the result."""
-    click.echo(message, err=True)
+    _write(message + "\n", sys.stderr)
+
+
+def lost() -> str:
+    """Why a part of the result could not be written; empty when all was, and when its reader went away by himself."""
+    return _lost[0] if _lost else ""
+
+
+def give_up(stream: TextIO) -> None:
+    """Lets a stream that can't be written go nowhere, so that Python does not try it again at its end."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def _write(text: str, stream: TextIO) -> None:
+    """Writes. What the verb does goes on when that fails: half a rollout for want of a reader would be worse."""
+    try:
+        click.echo(text, file=stream, nl=False)
+    except OSError as error:
+        give_up(stream)
+        if stream is sys.stdout and isinstance(error, BrokenPipeError):
+            say("nobody reads the rest of the result; the command goes on")
+        elif stream is sys.stdout:
+            _lost.append(f"the result could not be written: {error.strerror}")
 
 
 @contextmanager

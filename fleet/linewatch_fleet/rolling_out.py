@@ -122,11 +122,11 @@ def _state(device: Device, deployment_id: str) -> str:
 
 
 def outcome(devices: Sequence[Device], deployment_id: str) -> str:
-    """`succeeded`, `failed` where a device did not take it, `open` where one has not finished."""
+    """`succeeded`, `failed` where a device did not take it, `open` where one has not finished, or none ever connected."""
     states = {device.state(deployment_id) for device in devices if device.core}
     if states - {*DONE, *UNDER_WAY, NOT_SENT}:
         return "failed"
-    return "open" if states - {*DONE} else "succeeded"
+    return "open" if states - {*DONE} or not states else "succeeded"
 
 
 def note_outcome(cloud: Greengrass, deployment_id: str, result: str) -> None:

@@ -445,3 +445,53 @@ def test_a_missing_permission_names_the_page(aws: AwsAccount, operation: str) ->
     assert result.exit_code == 1
     assert f"greengrass:{operation}" in result.stderr
     assert "docs/deploying.md lists the permissions" in result.stderr
+
+
+def test_nothing_succeeded_where_no_device_ever_connected(aws: AwsAccount) -> None:
+    release = published(aws, "0.2.0")
+    empty = deploy(aws, "--release", release, "--wait", "--every", "0.05")
+    assert empty.exit_code == 4
+    assert "has no devices" in empty.stderr
+    aws.client("iot").create_thing(thingName="never")
+    aws.client("iot").add_thing_to_thing_group(thingGroupName=aws.group, thingName="never")
+    result = deploy(aws, "--release", release, "--wait", "--every", "0.05")
+    assert result.exit_code == 4
+    assert "no device ever connected (never)" in result.stderr
+    assert "linewatch:outcome" not in aws.latest()["tags"]
+
+
+def run_into(aws: AwsAccount, stdout: int, *arguments: Any) -> Any:
+    command = [
+        sys.executable,
+        "-m",
+        "linewatch_fleet.cli",
+        "--fleet",
+        str(aws.directory / "fleet.yaml"),
+        *arguments,
+    ]
+    return subprocess.run(
+        [str(one) for one in command], check=False, env={**os.environ, **aws.environ}, stdout=stdout,
+        stderr=subprocess.PIPE, text=True, timeout=120,
+    )  # fmt: skip
+
+
+def test_a_result_that_nobody_reads_or_can_write_stops_nothing(aws: AwsAccount) -> None:
+    release = published(aws, "0.2.0")
+    read, write = os.pipe()
+    os.close(read)
+    unread = run_into(aws, write, "deploy", aws.name, "--release", release)
+    os.close(write)
+    assert unread.returncode == 0, unread.stderr
+    assert "nobody reads the rest of the result" in unread.stderr
+    assert aws.revisions() == 1, "what it had to do was done"
+    full = os.open("/dev/full", os.O_WRONLY)
+    for arguments in (("status", aws.name, "--json"), ("status", aws.name)):
+        unwritten = run_into(aws, full, *arguments)
+        assert unwritten.returncode == 1
+        assert "the result could not be written: No space left on device" in unwritten.stderr
+        assert "Traceback" not in unwritten.stderr
+    help_ = run_into(aws, full, "--help")
+    os.close(full)
+    assert help_.returncode == 1
+    assert "Traceback" not in help_.stderr
+    assert "No space left on device" in help_.stderr

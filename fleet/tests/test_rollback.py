@@ -148,3 +148,94 @@ def test_a_missing_permission_names_the_page(aws: AwsAccount, operation: str) ->
     result = aws.run("rollback", aws.name)
     assert result.exit_code == 1
     assert "docs/rolling-back.md lists the permissions" in result.stderr
+
+
+def by_somebody_else(aws: AwsAccount) -> None:
+    """The present deployment copied by hand, with a component of theirs: no tag and no name of ours."""
+    theirs = {**aws.latest()["components"], "com.example.Plc": {"componentVersion": "4.2.0"}}
+    aws.client("greengrassv2").create_deployment(
+        targetArn=aws.target, deploymentName="plc rollout", components=theirs
+    )
+
+
+def test_somebody_elses_deployment_above_ours_is_no_end_of_it(aws: AwsAccount) -> None:
+    deploy(aws, "0.2.0", "inference")
+    deploy(aws, "0.3.0", "inference")
+    by_somebody_else(aws)
+    again = aws.run("deploy", aws.name, "--release", aws.directory / "release-0.3.0.yaml")
+    assert again.exit_code == 0, again.stderr
+    assert "was not made by linewatch; the release below it is 0.3.0" in again.stderr
+    repaired = aws.latest()
+    assert repaired["tags"]["linewatch:release"] == "0.3.0", "the same components, and now ours"
+    assert repaired["components"]["com.example.Plc"] == {"componentVersion": "4.2.0"}
+    by_somebody_else(aws)
+    changed = aws.run("deploy", aws.name, "--without", "io.linewatch.Console")
+    assert changed.exit_code == 0, changed.stderr
+    by_somebody_else(aws)
+    made = rolled_back(aws)
+    assert (inference(made), made["tags"]["linewatch:rolled-back"]) == ("0.2.0", "0.3.0")
+    assert made["components"]["com.example.Plc"] == {"componentVersion": "4.2.0"}
+
+
+def test_a_release_that_failed_everywhere_without_wait_is_passed_over(aws: AwsAccount) -> None:
+    core = aws.add_device("core-1")
+    deploy(aws, "0.2.0", "inference")
+    deploy(aws, "0.3.0", "inference")
+    core.fails(aws.target, "FAILED_ROLLBACK_COMPLETE")
+    deploy(aws, "0.4.0", "inference")
+    # 0.2.0 was replaced before the device took it: nobody can say what it would have done.
+    result = aws.run("rollback", aws.name)
+    assert result.exit_code == 0, result.stderr
+    assert inference(aws.latest()) == "0.2.0"
+    assert "passed over 0.3.0 (" in result.stderr
+    assert "nothing is known of how 0.2.0 ended here" in result.stderr
+
+
+def test_what_the_devices_still_say_counts_too(aws: AwsAccount) -> None:
+    core = aws.add_device("core-1")
+    deploy(aws, "0.2.0", "inference")
+    core.succeeds(aws.target)
+    deploy(aws, "0.3.0", "inference")
+    # AWS lists a device's earlier deployments for a while; here the failure came after it was replaced.
+    core.effective["earlier"] = {**core.effective[aws.target], "coreDeviceExecutionStatus": "FAILED"}
+    deploy(aws, "0.4.0", "inference")
+    result = aws.run("rollback", aws.name, "--dry-run")
+    assert "it failed on 1 of 1 devices and succeeded on none" in result.stderr
+    assert "from 0.4.0 to 0.2.0" in result.stderr
+    assert "nothing is known" not in result.stderr, "the deployment after it wrote down that it succeeded"
+
+
+def test_to_a_release_prefers_a_deployment_of_it_that_did_not_fail(aws: AwsAccount) -> None:
+    core = aws.add_device("core-1")
+    aws.write_fleet(configuration={"io.linewatch.Capture": {"Line": "good"}})
+    deploy(aws, "0.2.0", "inference")
+    core.succeeds(aws.target)
+    aws.write_fleet(configuration={"io.linewatch.Capture": {"Line": "bad"}})
+    deploy(aws, "0.2.0", "inference")
+    core.fails(aws.target, "FAILED_ROLLBACK_COMPLETE")
+    deploy(aws, "0.3.0", "inference")
+    aws.run("cancel", aws.name)
+    deploy(aws, "0.4.0", "inference")
+    update = rolled_back(aws, "--to", "0.2.0")["components"]["io.linewatch.Capture"]["configurationUpdate"]
+    assert json.loads(update["merge"])["Line"] == "good"
+    only = aws.run("rollback", aws.name, "--to", "0.3.0", "--dry-run")
+    assert only.exit_code == 0, only.stderr
+    assert "warning: every deployment of 0.3.0 here failed or was cancelled" in only.stderr
+    assert "it is CANCELED" in only.stderr
+
+
+def test_a_change_by_with_only_is_said_to_be_undone_another_way(aws: AwsAccount) -> None:
+    deploy(aws, "0.2.0", "inference")
+    deploy(aws, "0.3.0", "inference")
+    greengrass = aws.client("greengrassv2")
+    for version in ("1.0.0", "1.1.0"):
+        recipe = {"RecipeFormatVersion": "2020-01-25", "ComponentName": "io.linewatch.model.mine",
+                  "ComponentVersion": version, "Manifests": [{"Platform": {"os": "linux"}}]}  # fmt: skip
+        arn = greengrass.create_component_version(inlineRecipe=json.dumps(recipe).encode())["arn"]
+        greengrass.describe_component(arn=arn)
+        assert aws.run("deploy", aws.name, "--with", f"io.linewatch.model.mine={version}").exit_code == 0
+    result = aws.run("rollback", aws.name)
+    assert f"linewatch deploy {aws.name} --with io.linewatch.model.mine=1.0.0" in result.stderr
+    made = aws.latest()["components"]
+    assert made["io.linewatch.model.mine"]["componentVersion"] == "1.1.0", "a rollback leaves it"
+    assert made["io.linewatch.Inference"]["componentVersion"] == "0.2.0"

@@ -136,3 +136,80 @@ def test_a_missing_permission_names_the_page(aws: AwsAccount) -> None:
     result = aws.run("status", aws.name)
     assert result.exit_code == 1
     assert "docs/deploying.md lists the permissions" in result.stderr
+
+
+def test_a_device_that_runs_not_everything_is_not_well(aws: AwsAccount) -> None:
+    empty, partial = aws.add_device("empty"), aws.add_device("partial")
+    aws.greengrass.finish(deployed(aws))
+    empty.installed.clear()
+    del partial.installed["io.linewatch.Console"]
+    partial.installed["io.linewatch.Capture"]["componentVersion"] = "0.1.0"
+    code, told = status(aws)
+    assert code == 4
+    assert told["empty"]["wrong"] == ["SUCCEEDED linewatch-0.2.0, and runs no component"]
+    assert told["partial"]["wrong"] == [
+        "SUCCEEDED linewatch-0.2.0, but io.linewatch.Capture is 0.1.0, not 0.2.0",
+        "SUCCEEDED linewatch-0.2.0, but io.linewatch.Console 0.2.0 is missing",
+    ]
+
+
+def test_a_device_that_was_never_sent_the_deployment(aws: AwsAccount) -> None:
+    runs, empty = aws.add_device("runs"), aws.add_device("empty")
+    aws.greengrass.finish(deployed(aws))
+    deployed(aws, "0.3.0", "inference")
+    for core in (runs, empty):
+        core.effective.clear()  # a rollout goes out at a rate: these two have not had their turn
+    empty.installed.clear()
+    code, told = status(aws)
+    assert code == 4
+    assert told["runs"]["wrong"] == []
+    assert told["runs"]["starting"] == ["linewatch-0.3.0 not sent here yet"]
+    assert told["empty"]["wrong"] == ["runs no component: linewatch-0.3.0 was not sent here"]
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["CANCELED", "NOT SENT"])
+def test_a_cancelled_deployment_is_told_where_it_did_not_come(aws: AwsAccount, listed: bool) -> None:
+    done, waiting = aws.add_device("done"), aws.add_device("waiting")
+    aws.greengrass.finish(deployed(aws))
+    deployed(aws, "0.3.0", "inference")
+    done.succeeds(aws.target)
+    assert aws.run("cancel", aws.name).exit_code == 0
+    if not listed:
+        waiting.effective.clear()
+    code, told = status(aws)
+    assert code == 4
+    assert told["done"]["wrong"] == []
+    assert told["waiting"]["release"] == "0.2.0"
+    assert told["waiting"]["wrong"] == [
+        "does not run linewatch-0.3.0: cancelled before it was sent here (io.linewatch.Inference is 0.2.0, not 0.3.0)"
+    ]
+    assert "deployed: linewatch-0.3.0 (CANCELED)" in aws.run("status", aws.name).stderr
+
+
+@pytest.mark.parametrize(("minutes", "wrong"), [(50, False), (70, True)])
+def test_what_takes_longer_than_its_time_is_wrong(aws: AwsAccount, minutes: int, wrong: bool) -> None:
+    queued, works, starts = (aws.add_device(name) for name in ("queued", "works", "starts"))
+    deployed(aws)
+    works.starts(aws.target)
+    starts.succeeds(aws.target)
+    starts.reports("io.linewatch.Console", "STARTING")
+    since = datetime.now(UTC) - timedelta(minutes=minutes)
+    for core in (queued, works):
+        core.effective[aws.target]["modifiedTimestamp"] = since
+    starts.installed["io.linewatch.Console"]["lastStatusChangeTimestamp"] = since
+    code, told = status(aws)
+    assert code == (4 if wrong else 0)
+    limit = "longer than 60 min (rollout.timeout_minutes)"
+    assert told["queued"]["wrong"] == [f"deployment linewatch-0.2.0 QUEUED for 70 min, {limit}"][: int(wrong)]
+    assert (
+        told["works"]["wrong"]
+        == [f"deployment linewatch-0.2.0 IN_PROGRESS for 70 min, {limit}"][: int(wrong)]
+    )
+    assert told["starts"]["wrong"] == ["io.linewatch.Console 0.2.0 STARTING for 70 min"][: int(wrong)]
+
+
+def test_a_group_that_is_not_there_names_account_and_region(aws: AwsAccount) -> None:
+    aws.write_fleet(region="eu-west-1")
+    result = aws.run("status", aws.name)
+    assert result.exit_code == 1
+    assert f"there is no thing group {aws.group} in account 000000000000, region eu-west-1" in result.stderr

@@ -13,7 +13,7 @@ from linewatch_fleet.devices import read_devices
 from linewatch_fleet.documented import documented
 from linewatch_fleet.greengrass import Greengrass
 from linewatch_fleet.manifest import read_release
-from linewatch_fleet.next_deployment import changed_wanted, release_wanted, worked_out
+from linewatch_fleet.next_deployment import changed_wanted, present_release, release_wanted, worked_out
 from linewatch_fleet.published import Bucket, manifest_digest
 from linewatch_fleet.target import target_of
 
@@ -49,11 +49,12 @@ def command(
         cloud, bucket = Greengrass(account), Bucket.of(account)
         target = target_of(cloud, thing)
         present = cloud.latest(target.arn)
+        release = present_release(cloud, target.arn, present)
         wanted = (
-            changed_wanted(present, add, remove)
+            changed_wanted(present, release, add, remove)
             if is_part
             else release_wanted(
-                bucket, read_release(release_file).version, present, manifest_digest(release_file)
+                bucket, read_release(release_file).version, release, manifest_digest(release_file)
             )
         )
         devices = read_devices(cloud, target.things, components=False)

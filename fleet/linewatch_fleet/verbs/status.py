@@ -2,7 +2,7 @@
 """`linewatch status ENVIRONMENT`: what each device runs, what is wrong with it, and why."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
@@ -13,6 +13,7 @@ from linewatch_fleet.devices import Device, age, read_devices, starting, trouble
 from linewatch_fleet.documented import documented
 from linewatch_fleet.greengrass import Greengrass
 from linewatch_fleet.history import History
+from linewatch_fleet.shortfalls import shortfalls, unsent
 from linewatch_fleet.target import target_of
 
 
@@ -36,20 +37,20 @@ def command(ctx: click.Context, environment: str, thing: str | None, as_json: bo
         devices = read_devices(cloud, target.things)
         present = next(iter(history), None)
         now = datetime.now(UTC)
-        told = [_told(device, present, history, now) for device in devices]
+        patience = timedelta(minutes=stage.rollout.timeout_minutes)
+        told = [_told(device, present, history, now, patience) for device in devices]
     if as_json:
         output.document({"target": target.arn, "deployment": _deployment(present), "devices": told})
     else:
         _show(told)
         unwell = sum(bool(one["wrong"]) for one in told)
-        name = (present or {}).get("deploymentName", "nothing")
-        output.say(f"{target.words}: {len(told)} devices, {unwell} unwell; deployed: {name}")
+        output.say(f"{target.words}: {len(told)} devices, {unwell} unwell; deployed: {_words(present)}")
     if any(one["wrong"] for one in told):
         ctx.exit(errors.UNHEALTHY)
 
 
 def _told(
-    device: Device, present: Mapping[str, Any] | None, history: History, now: datetime
+    device: Device, present: Mapping[str, Any] | None, history: History, now: datetime, patience: timedelta
 ) -> dict[str, Any]:
     core = device.core or {}
     installed = {one["componentName"]: one["componentVersion"] for one in device.installed}
@@ -63,8 +64,8 @@ def _told(
         "runtime": core.get("runtime", ""),
         "release": history.running(installed),
         "deployment": device.state(present["deploymentId"]) if present and core else "",
-        "wrong": troubles(device, now),
-        "starting": starting(device),
+        "wrong": [*troubles(device, now), *shortfalls(device, present, now, patience)],
+        "starting": [*starting(device), *unsent(device, present)],
         "components": {
             one["componentName"]: {"version": one["componentVersion"], "state": one.get("lifecycleState", "")}
             for one in device.installed
@@ -82,6 +83,12 @@ def _show(told: list[dict[str, Any]]) -> None:
     output.table(
         ("DEVICE", "STATUS", "REPORTED", "NUCLEUS", "PLATFORM", "RELEASE", "DEPLOYMENT", "WRONG"), rows
     )
+
+
+def _words(present: Mapping[str, Any] | None) -> str:
+    if present is None:
+        return "nothing"
+    return f"{present.get('deploymentName') or present['deploymentId']} ({present['deploymentStatus']})"
 
 
 def _deployment(present: Mapping[str, Any] | None) -> dict[str, Any] | None:
