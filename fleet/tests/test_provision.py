@@ -298,6 +298,24 @@ def test_a_device_is_whole_after_a_cut_at_any_change(cloud: Cloud) -> None:
     assert at > 12
 
 
+def test_of_two_writers_that_read_the_same_thing_the_second_is_refused(cloud: Cloud) -> None:
+    """What the next test rests on: a claim names the version of the thing that it read."""
+    iot = cloud.client("iot")
+    iot.create_thing(thingName="linewatch-claimed")
+    read = iot.describe_thing(thingName="linewatch-claimed")["version"]
+    first, second = (
+        {"attributes": {"linewatch:certificates": one}, "merge": True} for one in ("first", "second")
+    )
+    iot.update_thing(thingName="linewatch-claimed", attributePayload=first, expectedVersion=read)
+
+    with pytest.raises(iot.exceptions.VersionConflictException):
+        iot.update_thing(thingName="linewatch-claimed", attributePayload=second, expectedVersion=read)
+
+    kept = iot.describe_thing(thingName="linewatch-claimed")["attributes"]
+    assert kept["linewatch:certificates"] == "first"
+    iot.delete_thing(thingName="linewatch-claimed")
+
+
 def test_of_two_runs_at_once_from_two_folders_one_device_comes_out(cloud: Cloud, tmp_path: Path) -> None:
     known = set(cloud.certificates())
     folders = [tmp_path / "one", tmp_path / "two"]

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts ministack with two cures, as a child of this plant: `python -m linewatch_plant.ministack_launcher`.
+"""Starts ministack with three cures, as a child of this plant: `python -m linewatch_plant.ministack_launcher`.
 
 ministack's MQTT listener binds 0.0.0.0 whatever BIND_HOST says, and takes clients without a certificate. Here it binds
-BIND_HOST and requires one, as IoT Core does. And it ends with its parent: standard input is a pipe that the parent
+BIND_HOST and requires one, as IoT Core does. UpdateThing passes over the version that the caller expects; here it refuses
+another one, so that of two writers one can. And it ends with its parent: standard input is a pipe that the parent
 holds; when that closes, however the parent died, the whole process group is ended.
 """
 
@@ -54,10 +55,32 @@ def require_client_certificates() -> None:
     iot._mtls_build_ssl_context = build_strict
 
 
+def check_expected_versions() -> None:
+    """Makes UpdateThing refuse a version that is not the thing's, as IoT does."""
+    from ministack.services import iot
+
+    update = iot._update_thing
+
+    def update_expected(name: str, payload: dict[str, Any]) -> tuple[Any, ...]:
+        expected, thing = payload.get("expectedVersion"), iot._things.get(name)
+        if thing is not None and expected is not None and int(expected) != thing.get("version", 1):
+            refused: tuple[Any, ...] = iot.error_response_json(
+                "VersionConflictException",
+                f"The version for thing {name} does not match the expected version.",
+                409,
+            )
+            return refused
+        updated: tuple[Any, ...] = update(name, payload)
+        return updated
+
+    iot._update_thing = update_expected
+
+
 if __name__ == "__main__":
     end_with_parent()
     bind_where_told()
     require_client_certificates()
+    check_expected_versions()
     sys.argv = ["ministack"]
     from ministack.app import main
 
