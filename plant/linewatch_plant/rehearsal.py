@@ -85,7 +85,7 @@ def play(day: Day, built: dict[str, Any]) -> None:
         day.ecr.accounts[DEV].scans[repository, digest] = scanned()
     day.linewatch("promote prod")
 
-    day.linewatch(f"provision dev --device {DEVICE} --ca-file ca.pem")
+    day.linewatch(f"provision dev --device {DEVICE} --ca-file ../ca.pem")
     day.linewatch("publish dev")
     day.linewatch("publish dev")
     day.linewatch("deploy dev --dry-run")
@@ -108,6 +108,11 @@ def play(day: Day, built: dict[str, Any]) -> None:
     core.succeeds(target)
     day.linewatch("status dev")
 
+    own_model(day, core, target)
+    day.linewatch(
+        "bundle make --platform linux/amd64 --from dev --key keys/release.key --out linewatch-device.tar"
+    )
+    day.linewatch("bundle verify linewatch-device.tar")
     day.linewatch(f"teardown dev --device {DEVICE} --yes")
     day.linewatch("teardown dev --yes --delete-data")
 
@@ -131,6 +136,34 @@ def next_release(day: Day, built: dict[str, Any]) -> None:
     )
     commit(day.place, changed)
     day.linewatch("release --key keys/release.key")
+
+
+def own_model(day: Day, core: SimulatedCore, target: str) -> None:
+    """A model of one's own, packaged from the committed one's graph, goes out alone; then a deployment is cancelled."""
+    made = day.place / "models/pv-el-cells/releases/1.0.0"
+    description = json.loads((ROOT / "models/pv-el-cells/description.json").read_text())
+    (day.place / "build/own").mkdir()
+    (day.place / "build/own/description.json").write_text(
+        json.dumps(description | {"model_name": "own-cells"})
+    )
+    shutil.copytree(made / "golden", day.place / "build/own/golden", ignore=shutil.ignore_patterns("*.json"))
+    day.said("a model of one's own: the committed graph under another name; its key is named in fleet.yaml")
+    day.linewatch(
+        f"package --onnx {made}/model.onnx --description build/own/description.json --out build/own-cells/1.0.0"
+    )
+    key = next((day.place / "build/trusted-keys").glob("*.pem")).read_text()
+    body = "".join(line for line in key.splitlines() if not line.startswith("-----"))
+    fleet_file = day.place / "fleet.yaml"
+    told = yaml.safe_load(fleet_file.read_text())
+    told["environments"][0]["configuration"] = {"io.linewatch.Inference": {"TrustedKeys": body}}
+    fleet_file.write_text(yaml.safe_dump(told, sort_keys=False))
+    day.linewatch("publish dev --model build/own-cells/1.0.0")
+    day.linewatch("deploy dev --with io.linewatch.model.own-cells=1.0.0")
+    day.said(f"{DEVICE} carries it out")
+    core.succeeds(target)
+    day.linewatch("status dev")
+    day.linewatch("deploy dev --without io.linewatch.model.own-cells")
+    day.linewatch("cancel dev")
 
 
 def breaks(day: Day, core: SimulatedCore, target: str) -> None:
@@ -164,10 +197,11 @@ def prepared(place: Path, built: dict[str, Any]) -> Iterator[Day]:
 
     greengrass = StandinGreengrass(account=DEV, artifact=artifact)
     try:
-        check_out(place)
-        commit(place, built)
+        checkout = place / "checkout"
+        check_out(checkout)
+        commit(checkout, built)
         (place / "ca.pem").write_bytes(requests.get(f"{endpoint}/_ministack/iot/ca.pem", timeout=10).content)
-        (place / "fleet.yaml").write_text(yaml.safe_dump(fleet(built), sort_keys=False))
+        (checkout / "fleet.yaml").write_text(yaml.safe_dump(fleet(built), sort_keys=False))
         (place / "credentials").write_text("".join(
             f"[{name}]\naws_access_key_id={account}\naws_secret_access_key=x\n" for name, account in (("dev", DEV), ("prod", PROD))
         ))  # fmt: skip
@@ -185,7 +219,7 @@ def prepared(place: Path, built: dict[str, Any]) -> Iterator[Day]:
             for name, value in os.environ.items()
             if name.startswith("PIP_") or name == "SSL_CERT_FILE"
         }
-        yield Day(place, ecr, greengrass, environment)
+        yield Day(checkout, ecr, greengrass, environment)
     finally:
         greengrass.stop()
         ecr.stop()
@@ -197,7 +231,9 @@ def check_out(place: Path) -> None:
     releases = [path.relative_to(ROOT) for path in ROOT.glob("models/*/releases")]
     for folder in (Path("cloud"), Path("recipes"), Path("models/trusted-keys"), *releases):
         shutil.copytree(ROOT / folder, place / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (place / ".gitignore").write_text("/*\n!/VERSION\n!/cloud\n!/recipes\n!/models\n")
+    shutil.copyfile(
+        ROOT / ".gitignore", place / ".gitignore"
+    )  # what the day makes must not make the tree dirty
     git(place, "init", "--quiet")
 
 

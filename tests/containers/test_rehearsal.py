@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every verb of `linewatch` in the order of a platform engineer's day, each in a process of its own, with the real images."""
+"""The verbs of `linewatch` in the order of a platform engineer's day, each in a process of its own, with the real images."""
 
 import json
 import subprocess
