@@ -4,5 +4,8 @@
 source=$LW_SOURCE_DIRECTORY
 case $source in /*) ;; *) source=$d/$source ;; esac
 mkdir -p "$source" "$d/evidence" && chown 10001:10001 "$d/evidence" || exit 1
-set -- "$@" -v "$source:/source:ro" -v "$d/evidence:/var/lib/linewatch/evidence" \
+# A share that is mounted later shows in the container, too. Docker refuses that below a private mount.
+mode=ro
+case $(findmnt -n -o PROPAGATION -T "$source") in *shared* | *slave*) mode=ro,rslave ;; esac
+set -- "$@" -v "$source:/source:$mode" -v "$d/evidence:/var/lib/linewatch/evidence" \
   -e CAPTURE_PATH="/source/$LW_PATH" -e CAPTURE_INFERENCE_ADDRESS=inference:8001 @SETTINGS@

@@ -2,11 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # What a service needs that signs in at the broker and speaks to the nucleus.
 case $LW_USER in '' | *[!a-z0-9_-]*) fail "Line: '$LW_USER' must be lower-case letters, digits, _ and -" || exit 1 ;; esac
-tries=36
 until [ -s "$d/secrets/$LW_USER/mqtt-password" ]; do
-  tries=$((tries - 1))
-  [ "$tries" -gt 0 ] || fail "no password for $LW_USER: name it in Clients of io.linewatch.Broker and deploy that" || exit 1
-  sleep 5
+  [ "$(left)" -gt 5 ] || fail "no password for $LW_USER: name it in Clients of io.linewatch.Broker and deploy that" || exit 1
+  sleep 5 || exit 0
 done
 # Thing names may hold what a name in topics may not.
 [ -n "$LW_DEVICE" ] || LW_DEVICE=$(printf %s "$AWS_IOT_THING_NAME" | tr "[:upper:]" "[:lower:]" | tr -c a-z0-9_- - | cut -c 1-64)

@@ -5,11 +5,14 @@ if [ -z "$FORWARDER_UPLINK_HOST" ]; then
   set -- "$@" -e FORWARDER_UPLINK=none
 else
   # The forwarder's own certificate, not the nucleus's; its client id is its thing's name.
-  [ -s "$d/uplink/key.pem" ] ||
-    fail "$d/uplink: put ca.pem, certificate.pem and key.pem of the forwarder's own thing there" || exit 1
-  set +f
-  chown 10001:10001 "$d/uplink" "$d"/uplink/*.pem && chmod 0500 "$d/uplink" || exit 1
-  set -f
+  for file in "$d/uplink" "$d/uplink/ca.pem" "$d/uplink/certificate.pem" "$d/uplink/key.pem"; do
+    # A link would let whoever may write there have root give any file away, and leads nowhere in the container.
+    [ ! -L "$file" ] || fail "$file: is a link; put the file itself there" || exit 1
+    [ -s "$file" ] ||
+      fail "$file: missing or empty; put ca.pem, certificate.pem and key.pem of the forwarder's own thing there" || exit 1
+    chown -h 10001:10001 "$file" || exit 1
+  done
+  chmod 0500 "$d/uplink" || exit 1
   [ -n "$FORWARDER_UPLINK_CLIENT_ID" ] || export FORWARDER_UPLINK_CLIENT_ID="$AWS_IOT_THING_NAME-forwarder"
   set -- "$@" -v "$d/uplink:/run/uplink:ro" -e FORWARDER_UPLINK_CA_FILE=/run/uplink/ca.pem \
     -e FORWARDER_UPLINK_CERTIFICATE_FILE=/run/uplink/certificate.pem -e FORWARDER_UPLINK_KEY_FILE=/run/uplink/key.pem

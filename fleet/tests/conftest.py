@@ -6,6 +6,7 @@ from pathlib import Path
 
 import greengrass_account
 import pytest
+from scripts_device import Device
 from shops import Shop
 
 from linewatch_fleet.signing import make_keys
@@ -27,6 +28,11 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...,
     yield start
     for one in running:
         one.__exit__(None, None, None)
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Device:
+    return Device(tmp_path / "device")
 
 
 @pytest.fixture
