@@ -405,8 +405,14 @@ def test_a_model_of_ones_own_is_added_kept_and_taken_away(aws: AwsAccount) -> No
     assert versions(aws.latest())["io.linewatch.Inference"] == "0.3.0"
 
 
-def test_a_component_that_left_the_release_leaves_the_devices(aws: AwsAccount) -> None:
+@pytest.mark.parametrize("below", [False, True], ids=["ours", "below somebody else's deployment"])
+def test_a_component_that_left_the_release_leaves_the_devices(aws: AwsAccount, below: bool) -> None:
     deploy(aws, "--release", published(aws, "0.2.0"))
+    if below:
+        theirs = {**aws.latest()["components"], "com.example.Plc": {"componentVersion": "4.2.0"}}
+        aws.client("greengrassv2").create_deployment(
+            targetArn=aws.target, deploymentName="plc", components=theirs
+        )
     path = aws.directory / "fleet.yaml"
     path.write_text(path.read_text() + "captures: 1\n")
     release = aws.release("0.3.0", "inference", "broker")
