@@ -269,6 +269,7 @@ def test_render_tells_when_other_devices_can_not_reach_the_registry(
 
     assert said.returncode == errors.OK, said.stderr
     assert ("on another device: make recipes REGISTRY=host, or a bundle" in said.stderr) is is_told
+    assert ("images lie in this machine's engine only" in said.stderr) is (registry == "")
     json.loads(said.stdout)
 
 

@@ -55,6 +55,12 @@ def render_(images_file: Path, registry: str | None, captures: int, out: Path, a
             f"images are pulled from {registry}, this machine's own registry;"
             " on another device: make recipes REGISTRY=host, or a bundle"
         )
+    if not registry:
+        # Docker's older store keeps no digest of an image that it built itself.
+        output.say(
+            "images lie in this machine's engine only, and one without the containerd image store finds none of them by "
+            "digest; push them (make images REGISTRY=host:port)"
+        )
     if as_json:
         output.document(
             [
