@@ -35,9 +35,10 @@ def test_control_without_removing_what_was_left_one_killed_client_breaks_the_com
     new_line: Line,
 ) -> None:
     careless = new_line.recipes[BROKER].changed(
-        "0.2.0-careless", {'docker rm -f "$LW_NAME" >': 'true "$LW_NAME" >', "tries=30": "tries=1"}
+        "0.2.0-careless",
+        {'docker rm -f "$LW_NAME" >': 'true "$LW_NAME" >', 'ask rm -f "$left"': 'true "$left"'},
     )
-    # Classic runs the shutdown step after an error too, and so has a second net; lite has this one only.
+    # Three nets: before the start, behind the script's end, and on classic the shutdown step, which runs after an error too.
     del careless.document["Lifecycle"]["all"]["shutdown"]
     assert new_line.deploy({BROKER: careless}, only=(BROKER,)).status == SUCCEEDED
     container = new_line.container(BROKER)
@@ -79,8 +80,8 @@ def test_an_image_that_cannot_be_had_fails_the_deployment_by_name_and_touches_no
 
 
 def test_an_image_that_somebody_removed_is_named_in_a_bounded_time(new_line: Line) -> None:
-    """The artifact was there at deployment; at the start the image is gone and no registry answers. With fewer tries."""
-    recipe = new_line.recipes[BROKER].changed("0.2.1", {"tries=20": "tries=2"})
+    """The artifact was there at deployment; at the start the image is gone and no registry answers. With less time."""
+    recipe = new_line.recipes[BROKER].changed("0.2.1", {"+ 270)": "+ 12)"})
     for manifest in recipe.document["Manifests"]:
         manifest["Artifacts"] = []
     gone = recipe.changed("0.2.1", {image_of(new_line, BROKER): NOWHERE})
@@ -91,7 +92,8 @@ def test_an_image_that_somebody_removed_is_named_in_a_bounded_time(new_line: Lin
 
     assert time.monotonic() - started < 120
     log = new_line.device._log(gone.name).read_text()
-    assert log.count(f"linewatch: no image {NOWHERE} yet") == 6
+    # In each of three starts it looks at least twice, and is not silent meanwhile.
+    assert log.count(f"linewatch: no image {NOWHERE} yet") >= 6
     assert log.count(f"linewatch: image {NOWHERE} is neither here nor to be had") == 3
     assert new_line.ids() == {}
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from linewatch_fleet.cli import VERBS
+
 pytestmark = pytest.mark.containers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +28,6 @@ def test_the_whole_day_from_release_to_teardown_ends_as_it_should() -> None:
 
     assert ran.returncode == 0, ran.stdout[-4000:] + ran.stderr[-4000:]
     commands = [line.split()[2] for line in ran.stdout.splitlines() if line.startswith("$ linewatch")]
-    assert {"release", "provision", "promote", "publish", "deploy", "status", "rollback", "teardown"} == set(
-        commands
-    )
+    # All but the doctor, which looks at the machine that it runs on, and `recipes`, which publish and bundle use.
+    assert set(commands) == set(VERBS) - {"doctor", "recipes"}
     assert "Traceback" not in ran.stderr
