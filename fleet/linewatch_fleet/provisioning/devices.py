@@ -99,14 +99,10 @@ class Devices:
 
     def hold(self, names: list[str]) -> ExitStack:
         """Holds the devices' folders, so that two runs here do not make two keys."""
-        stack = ExitStack()
-        try:
+        with ExitStack() as stack:
             for name in names:
                 stack.enter_context(held(self._wanted.out / name))
-        except BaseException:
-            stack.close()
-            raise
-        return stack
+            return stack.pop_all()
 
     def _plan_one(self, name: str, plan: Plan) -> None:
         wanted, environment = self._wanted, self._environment
