@@ -24,7 +24,7 @@ test: setup ## unit, contract and integration tests, against real processes
 	$(RUN) -m pytest -m "not faults and not containers and not benchmark" $(ARGS)
 
 .PHONY: check
-check: setup lint types test faults-short ## all that CI runs: lint, types, drift, tests
+check: setup lint types test faults ## all that CI runs: lint, types, drift, tests
 
 .PHONY: lint
 lint: setup ## ruff: rules and format
@@ -35,9 +35,9 @@ lint: setup ## ruff: rules and format
 types: setup ## mypy, strict
 	$(RUN) -m mypy runtime/linewatch_runtime services/*/linewatch_* cloud plant/linewatch_plant models/linewatch_models fleet/linewatch_fleet tools/linewatch_images tools/containers/absent.py
 
-.PHONY: faults-short
-faults-short: setup ## kill processes on purpose and count
-	$(RUN) -m pytest -m faults tests/faults $(ARGS)
+.PHONY: faults
+faults: setup ## break things on purpose and count, into build/faults.json; LONG=1: the long forms, into build/faults-long.json
+	LONG="$(LONG)" $(RUN) -m pytest -m faults tests/faults --durations=10 $(ARGS)
 
 .PHONY: compose
 compose: ## the same system in containers (needs Docker); prints the page's address and password

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from brokers import STATION, Broker, Child, Cloud, connected, until
 
-from linewatch_forwarder.delivery import Outcome
 from linewatch_forwarder.intake import GROUP, Intake
+from linewatch_forwarder.streams.embedded import EmbeddedStreams
+from linewatch_forwarder.uplinks.port import Outcome
 from linewatch_runtime.events import Place
 from linewatch_runtime.mqtt import Connection, Subscriptions
 from linewatch_runtime.spool import Record, Spool, SpoolWorker, StreamLimit, StreamState
@@ -31,6 +32,12 @@ class FakeUplink:
     trouble: str = ""
     batches: int = 0
     gate: asyncio.Event = field(default_factory=asyncio.Event)
+    is_connected: bool = True
+    session: int = 0
+    resend_window_s: float = 0.0
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
 
     async def ready(self) -> None:
         await self.gate.wait()
@@ -88,7 +95,9 @@ async def taking_in(broker: Broker, worker: SpoolWorker) -> AsyncIterator[Taking
         connected(broker.endpoint("speaker")) as speaker,
         connected(broker.endpoint("capture"), Subscriptions(["linewatch/v1/+/+/+/committed"])) as producer,
     ):
-        taking = TakingIn(Intake(listener, speaker, worker, lambda: None), listener, producer)
+        taking = TakingIn(
+            Intake(listener, speaker, EmbeddedStreams(worker), lambda: None), listener, producer
+        )
         tasks = [asyncio.create_task(taking.intake.run()), asyncio.create_task(taking.hear())]
         try:
             yield taking

@@ -109,12 +109,14 @@ class Subscriptions:
         manual_ack: the receiver calls `acknowledge` for each message, after it is safe.
         session_expiry_s: how long the broker keeps the session, and what is queued in it, while we are away.
         receive_maximum: messages that may be unacknowledged at once; a commit can't group more than this.
+        optional: a broker that refuses to subscribe us is told in the log, and the session goes on without.
     """
 
     topics: Sequence[str] = ()
     manual_ack: bool = False
     session_expiry_s: int = 0
     receive_maximum: int = 200
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +289,7 @@ class Connection:
             from_thread(self._on_connect, client, accepted, code)
 
         def subscribed(_c: object, _u: object, _mid: int, codes: list[ReasonCode], _p: object) -> None:
-            from_thread(_on_subscribe, accepted, codes)
+            from_thread(_on_subscribe, accepted, codes, self._subscriptions)
 
         def received(_c: object, _u: object, message: paho.MQTTMessage) -> None:
             from_thread(self.messages.put_nowait, _message(message, client))
@@ -322,11 +324,14 @@ class Connection:
             answer.set_result(code)
 
 
-def _on_subscribe(accepted: asyncio.Future[None], codes: list[ReasonCode]) -> None:
+def _on_subscribe(accepted: asyncio.Future[None], codes: list[ReasonCode], wanted: Subscriptions) -> None:
     if accepted.done():
         return
     refused = next((code for code in codes if code.value >= FIRST_FAILURE), None)
-    if refused is not None:
+    if refused is not None and wanted.optional:
+        log.warning("mqtt_not_subscribed", extra={"topics": list(wanted.topics), "reason": refused.getName()})
+        accepted.set_result(None)
+    elif refused is not None:
         accepted.set_exception(Refused("subscribe", refused.value, refused.getName()))
     else:
         accepted.set_result(None)

@@ -180,13 +180,13 @@ class Spool:
             self._db.execute("INSERT OR IGNORE INTO settled (event_id) VALUES (?)", (record.event_id,))
             self._count(record.stream, "buried", 1)
 
-    def buried(self, limit: int = BURIED_KEPT) -> list[tuple[Record, str]]:
-        """What was buried, newest first, with the reasons."""
+    def buried(self, limit: int = BURIED_KEPT) -> list[tuple[int, Record, str]]:
+        """What was buried, newest first: its number, the event, the reason."""
         rows = self._db.execute(
-            "SELECT event_id, stream, topic, payload, reason FROM buried ORDER BY number DESC LIMIT ?",
+            "SELECT number, event_id, stream, topic, payload, reason FROM buried ORDER BY number DESC LIMIT ?",
             (limit,),
         )
-        return [(Record(*row[:4]), row[4]) for row in rows]
+        return [(row[0], Record(*row[1:5]), row[5]) for row in rows]
 
     def expire(self) -> int:
         """Drops events older than the limit's age, counted as `expired`. Returns how many."""

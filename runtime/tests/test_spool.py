@@ -127,7 +127,7 @@ def test_buried_events_are_kept_with_their_reasons_up_to_a_bound(
     for number in range(5):
         spool.bury(record(str(number)), f"reason {number}")
 
-    assert [(one.event_id, reason) for one, reason in spool.buried()] == [
+    assert [(one.event_id, reason) for _, one, reason in spool.buried()] == [
         ("4", "reason 4"), ("3", "reason 3"), ("2", "reason 2"),
     ]  # fmt: skip
     assert not ids(spool)

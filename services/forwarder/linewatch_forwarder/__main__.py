@@ -6,12 +6,15 @@ import json
 import logging
 import sys
 
-from linewatch_forwarder.delivery import Delivery, Uplink
+from linewatch_forwarder.delivery import Delivery
 from linewatch_forwarder.intake import GROUP, Intake
-from linewatch_forwarder.iot_core import IotCore
-from linewatch_forwarder.no_uplink import NoUplink
 from linewatch_forwarder.report import Report, place_of
 from linewatch_forwarder.settings import Settings
+from linewatch_forwarder.streams.embedded import EmbeddedStreams
+from linewatch_forwarder.streams.port import DurableStreams
+from linewatch_forwarder.uplinks.iot_core import IotCore
+from linewatch_forwarder.uplinks.none import NoUplink
+from linewatch_forwarder.uplinks.port import Uplink
 from linewatch_runtime import logs
 from linewatch_runtime.health import Heartbeat
 from linewatch_runtime.lifecycle import stop_on_signals
@@ -35,27 +38,28 @@ def main() -> None:
     logs.configure("forwarder", settings.log_level)
     lock = lock_state_dir(settings.state_dir, "forwarder", "FORWARDER_STATE_DIR")
     serve_metrics(settings.metrics_host, settings.metrics_port, "FORWARDER_METRICS_PORT")
-    worker = _open_spool(settings)
+    streams = _open_streams(settings)
     try:
-        asyncio.run(_serve(settings, worker))
+        asyncio.run(_serve(settings, streams))
     finally:
-        worker.close()
+        streams.close()
         lock.close()
     log.info("stopped")
 
 
-def _open_spool(settings: Settings) -> SpoolWorker:
+def _open_streams(settings: Settings) -> DurableStreams:
     limit = StreamLimit(settings.stream_max_bytes, settings.stream_max_age_s, settings.when_full)
     try:
-        return SpoolWorker(lambda: Spool(settings.state_dir / "forwarder.db", limit, settings.file_max_bytes))
+        path = settings.state_dir / "forwarder.db"
+        return EmbeddedStreams(SpoolWorker(lambda: Spool(path, limit, settings.file_max_bytes)))
     except SpoolDamaged as error:
         print(f"FORWARDER_STATE_DIR: {error}", file=sys.stderr)
         sys.exit(EXIT_BAD_SETTINGS)
 
 
-async def _serve(settings: Settings, worker: SpoolWorker) -> None:
+async def _serve(settings: Settings, streams: DurableStreams) -> None:
     place = place_of(settings.site)
-    epoch = await worker.run(worker.spool.next_epoch)
+    epoch = await streams.next_epoch()
     listener = Connection(
         _local(settings, "listener"),
         Subscriptions(
@@ -69,16 +73,16 @@ async def _serve(settings: Settings, worker: SpoolWorker) -> None:
     )
     will = Will(place.topic("status"), json.dumps({"state": "offline"}).encode())
     speaker = Connection(_local(settings, "speaker"), will=will)
-    uplink, cloud = _uplink(settings)
-    delivery = Delivery(worker, cloud, settings.uplink_rate)
-    intake = Intake(listener, speaker, worker, delivery.wake)
+    uplink = _uplink(settings)
+    delivery = Delivery(streams, uplink, settings.uplink_rate)
+    intake = Intake(listener, speaker, streams, delivery.wake)
     heartbeat = Heartbeat(settings.heartbeat_file)
 
     def ready() -> bool:
         """Takes events in; whether the cloud can be reached is not ours to heal, and what waits for it is safe."""
         return listener.connected.is_set() and speaker.connected.is_set()
 
-    report = Report(place, worker, speaker, uplink, intake, delivery, heartbeat, ready, epoch)
+    report = Report(place, streams, speaker, uplink, intake, delivery, heartbeat, ready, epoch)
     nucleus = Nucleus(ready)
     with stop_on_signals() as stop:
         log.info("started", extra={"epoch": epoch, "streams_max_bytes": settings.stream_max_bytes})
@@ -107,15 +111,15 @@ def _local(settings: Settings, role: str) -> Endpoint:
     )  # fmt: skip
 
 
-def _uplink(settings: Settings) -> tuple[Connection | NoUplink, Uplink]:
-    """The connection to the cloud, and the flow's way through it."""
+def _uplink(settings: Settings) -> Uplink:
+    """The way to the cloud that the settings choose."""
     if settings.uplink == "none":
-        nothing = NoUplink()
-        return nothing, nothing
+        return NoUplink()
     assert settings.uplink_ca_file is not None  # settings check it
     tls = Tls(settings.uplink_ca_file, settings.uplink_certificate_file, settings.uplink_key_file)
-    connection = Connection(Endpoint(settings.uplink_host, settings.uplink_port, settings.client_id, tls=tls))
-    return connection, IotCore(connection)
+    return IotCore(
+        Connection(Endpoint(settings.uplink_host, settings.uplink_port, settings.client_id, tls=tls))
+    )
 
 
 if __name__ == "__main__":

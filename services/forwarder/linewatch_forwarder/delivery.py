@@ -10,16 +10,16 @@ of the connection rests all.
 """
 
 import asyncio
-import functools
 import logging
 import random
 import time
-from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Coroutine
+from dataclasses import dataclass
 
+from linewatch_forwarder.streams.port import DurableStreams, StreamsUnavailable
+from linewatch_forwarder.uplinks.port import Outcome, Uplink
 from linewatch_runtime.lifecycle import wait_until
-from linewatch_runtime.spool import Record, SpoolFull, SpoolWorker, Stored
+from linewatch_runtime.records import SpoolFull, Stored
 
 log = logging.getLogger(__name__)
 
@@ -27,23 +27,6 @@ BATCH = 50
 """Events on their way at once. A fresh alarm waits for one batch at most."""
 
 LONGEST_BACKOFF_S = 30.0
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What became of a batch. Events in neither list are tried again.
-
-    Attributes:
-        accepted: event ids that the cloud has.
-        refused: what it will never take, with the reasons.
-        troubled: streams of which it refused something for now, with the reason.
-        trouble: what kept the connection as a whole from delivering.
-    """
-
-    accepted: list[str] = field(default_factory=list)
-    refused: list[tuple[Record, str]] = field(default_factory=list)
-    troubled: dict[str, str] = field(default_factory=dict)
-    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +38,12 @@ class _Rest:
     reason: str
 
 
-class Uplink(Protocol):
-    """The way to the cloud."""
-
-    def ready(self) -> Coroutine[None, None, object]:
-        """Returns when there is a connection."""
-
-    async def send(self, records: Sequence[Record]) -> Outcome:
-        """Sends the records in order. Never raises for what the network or the cloud does."""
-
-
 class Delivery:
-    """Drains the spool into the uplink."""
+    """Drains the streams into the uplink."""
 
-    def __init__(self, worker: SpoolWorker, uplink: Uplink, rate: float) -> None:
+    def __init__(self, streams: DurableStreams, uplink: Uplink, rate: float) -> None:
         """`rate`: events per second at most."""
-        self._worker = worker
+        self._streams = streams
         self._uplink = uplink
         self._rate = rate
         self._stored = asyncio.Event()
@@ -92,7 +65,7 @@ class Delivery:
         return self._rests[stream].reason if stream in self._rests else ""
 
     def wake(self) -> None:
-        """Says that the spool has something new."""
+        """Says that there is something new."""
         self._stored.set()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -122,8 +95,11 @@ class Delivery:
         """The next batch, without the streams that rest."""
         now = time.monotonic()
         resting = [name for name, rest in self._rests.items() if rest.until > now]
-        oldest = functools.partial(self._worker.spool.oldest, BATCH, except_streams=resting)
-        stored = await self._worker.run(oldest)
+        try:
+            stored = await self._streams.next(BATCH, except_streams=resting)
+        except StreamsUnavailable as error:
+            log.error("streams_unavailable", extra={"reason": str(error)})
+            return []
         if (
             len(stored) < BATCH
         ):  # all that is there: a stream that is due and has nothing left is in no trouble
@@ -146,14 +122,14 @@ class Delivery:
 
     async def _settle(self, outcome: Outcome) -> None:
         try:
-            await self._worker.run(self._worker.spool.settle, outcome.accepted)
+            await self._streams.settle(outcome.accepted)
             for record, reason in outcome.refused:
-                await self._worker.run(self._worker.spool.bury, record, reason)
+                await self._streams.bury(record, reason)
                 log.error("event_buried", extra={"event_id": record.event_id, "reason": reason})
-        except SpoolFull as error:
-            # The disk is full to the last page. The events stay, are sent again, and the cloud drops the repeats.
-            outcome.trouble = error.detail
-            log.error("settle_failed", extra={"reason": error.detail})
+        except (SpoolFull, StreamsUnavailable) as error:
+            # As a disk that is full to the last page. The events stay, are sent again, and the cloud drops the repeats.
+            outcome.trouble = str(error)
+            log.error("settle_failed", extra={"reason": str(error)})
             return
         if outcome.trouble and outcome.trouble != self._trouble:
             log.warning("delivery_troubled", extra={"reason": outcome.trouble})

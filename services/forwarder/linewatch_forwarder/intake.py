@@ -15,9 +15,10 @@ from collections import defaultdict
 from collections.abc import Callable
 
 from linewatch_forwarder.arrivals import Arrival, arrival
+from linewatch_forwarder.streams.port import DurableStreams, StreamsUnavailable
 from linewatch_runtime.events import Place
 from linewatch_runtime.mqtt import Connection, Message, MqttError
-from linewatch_runtime.spool import Record, SpoolFull, SpoolWorker
+from linewatch_runtime.records import Record, SpoolFull
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +34,11 @@ class Intake:
     """
 
     def __init__(
-        self, listener: Connection, speaker: Connection, worker: SpoolWorker, stored: Callable[[], None]
+        self, listener: Connection, speaker: Connection, streams: DurableStreams, stored: Callable[[], None]
     ) -> None:
         self._listener = listener
         self._speaker = speaker
-        self._worker = worker
+        self._streams = streams
         self._stored = stored
         self.full: dict[str, str] = {}
         """Streams that refuse events now, with the reason."""
@@ -69,14 +70,15 @@ class Intake:
         try:
             for one in arrivals:
                 if one.reason:
-                    await self._worker.run(self._worker.spool.bury, one.record, one.reason)
+                    await self._streams.bury(one.record, one.reason)
                     log.error("event_buried", extra={"topic": one.record.topic, "reason": one.reason})
             if good:
-                await self._worker.run(self._worker.spool.append, good)
-        except SpoolFull as error:
+                await self._streams.append(good)
+        except (SpoolFull, StreamsUnavailable) as error:
+            reason = error.detail if isinstance(error, SpoolFull) else str(error)
             if stream not in self.full:
-                log.error("stream_full", extra={"stream": stream, "reason": error.detail})
-            self.full[stream] = error.detail
+                log.error("stream_full", extra={"stream": stream, "reason": reason})
+            self.full[stream] = reason
             return []
         if self.full.pop(stream, None):
             log.warning("stream_has_room", extra={"stream": stream})

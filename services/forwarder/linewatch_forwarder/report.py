@@ -14,12 +14,13 @@ from prometheus_client.registry import Collector
 from linewatch.v1 import event_pb2
 from linewatch_forwarder.delivery import Delivery
 from linewatch_forwarder.intake import Intake
-from linewatch_forwarder.no_uplink import NoUplink
+from linewatch_forwarder.streams.port import DurableStreams, StreamsUnavailable
+from linewatch_forwarder.uplinks.port import Uplink
 from linewatch_runtime.events import DEVICE_LINE, Place, envelope, new_event_id, origin, stream_of
 from linewatch_runtime.health import Heartbeat
 from linewatch_runtime.lifecycle import wait_until
 from linewatch_runtime.mqtt import Connection, MqttError
-from linewatch_runtime.spool import Record, SpoolFull, SpoolWorker, StreamState
+from linewatch_runtime.records import Record, SpoolFull, StreamState
 
 log = logging.getLogger(__name__)
 
@@ -36,15 +37,15 @@ def place_of(site: str) -> Place:
 
 
 class Report:
-    """Looks at the spool once a second and tells."""
+    """Looks at the streams once a second and tells."""
 
     def __init__(
-        self, place: Place, worker: SpoolWorker, speaker: Connection, uplink: Connection | NoUplink,
+        self, place: Place, streams: DurableStreams, speaker: Connection, uplink: Uplink,
         intake: Intake, delivery: Delivery, heartbeat: Heartbeat, ready: Callable[[], bool], epoch: int,
     ) -> None:  # fmt: skip
         """`ready`: whether events can come in; without it there is no heartbeat."""
         self._place = place
-        self._worker = worker
+        self._streams = streams
         self._speaker = speaker
         self._uplink = uplink
         self._intake = intake
@@ -74,16 +75,20 @@ class Report:
 
     async def _expire(self) -> None:
         try:
-            expired = await self._worker.run(self._worker.spool.expire)
-        except SpoolFull as error:
-            log.error("expire_failed", extra={"reason": error.detail})
+            expired = await self._streams.expire()
+        except (SpoolFull, StreamsUnavailable) as error:
+            log.error("expire_failed", extra={"reason": str(error)})
             return
         if expired:
             log.warning("events_expired", extra={"count": expired})
 
     async def _look(self, state: str) -> None:
-        streams = await self._worker.run(self._worker.spool.streams)
-        connected = self._uplink.connected.is_set()
+        try:
+            streams = await self._streams.streams()
+        except StreamsUnavailable as error:
+            log.error("streams_unavailable", extra={"reason": str(error)})
+            streams = self._metrics.streams
+        connected = self._uplink.is_connected
         if connected != self._connected:
             self._connected, self._since = connected, _now()
         self._metrics.streams, self._metrics.connected = streams, connected
@@ -115,10 +120,10 @@ class Report:
     async def _report_drops(self) -> None:
         """Tells the cloud of drops, once the cloud can be told."""
         try:
-            if await self._worker.run(self._worker.spool.take_unreported_drops, self._dropped_event):
+            if await self._streams.take_unreported_drops(self._dropped_event):
                 self._delivery.wake()
-        except SpoolFull as error:
-            log.error("drops_not_reported", extra={"reason": error.detail})  # next second again
+        except (SpoolFull, StreamsUnavailable) as error:
+            log.error("drops_not_reported", extra={"reason": str(error)})  # next second again
 
     def _dropped_event(self, stream: str, reason: str, count: int) -> Record:
         self._sequence += 1
@@ -132,7 +137,7 @@ class Report:
 
 
 class _StreamMetrics(Collector):
-    """Prometheus metrics straight from the spool's own counts, so that they survive a restart with it."""
+    """Prometheus metrics straight from the streams' own counts, so that they survive a restart with it."""
 
     def __init__(self, speaker: Connection, intake: Intake, delivery: Delivery) -> None:
         self._speaker = speaker

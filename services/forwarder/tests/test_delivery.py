@@ -9,8 +9,10 @@ import pytest
 from brokers import STATION, Cloud, connected, inspection, listening, until
 from forwarding import FakeUplink, state
 
-from linewatch_forwarder.delivery import BATCH, Delivery, Outcome, Uplink
-from linewatch_forwarder.iot_core import NEVER, IotCore
+from linewatch_forwarder.delivery import BATCH, Delivery
+from linewatch_forwarder.streams.embedded import EmbeddedStreams
+from linewatch_forwarder.uplinks.iot_core import NEVER, IotCore
+from linewatch_forwarder.uplinks.port import Outcome, Uplink
 from linewatch_plant.uplink_cable import UplinkCable
 from linewatch_runtime.mqtt import Endpoint, Refused
 from linewatch_runtime.spool import Record, Spool, SpoolWorker, StreamLimit
@@ -35,7 +37,7 @@ def ids(records: list[Record]) -> list[str]:
 async def delivering(
     worker: SpoolWorker, uplink: Uplink, rate: float = 10_000
 ) -> AsyncIterator[tuple[Delivery, asyncio.Event, asyncio.Task[None]]]:
-    delivery, stop = Delivery(worker, uplink, rate), asyncio.Event()
+    delivery, stop = Delivery(EmbeddedStreams(worker), uplink, rate), asyncio.Event()
     task = asyncio.create_task(delivery.run(stop), name="delivery")
     try:
         yield delivery, stop, task
@@ -76,7 +78,7 @@ async def test_event_that_can_never_be_delivered_is_buried_and_the_rest_goes_on(
         await until(lambda: settled(worker) == 4, "the others are delivered")
 
     assert state(worker).buried == 1
-    ((one, reason),) = await worker.run(worker.spool.buried)
+    ((_, one, reason),) = await worker.run(worker.spool.buried)
     assert (one.event_id, reason) == (events[1].event_id, "0x99 payload format invalid")
 
 

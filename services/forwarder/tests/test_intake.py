@@ -20,7 +20,7 @@ def message(payload: bytes, topic: str = TOPIC) -> Message:
 
 
 def buried(worker: SpoolWorker) -> list[str]:
-    return [reason for _, reason in worker._thread.submit(worker.spool.buried).result()]
+    return [reason for _, _, reason in worker._thread.submit(worker.spool.buried).result()]
 
 
 # --- one message -----------------------------------------------------------------------------------------------------

@@ -4,17 +4,17 @@
 import asyncio
 from collections.abc import Sequence
 
-from linewatch_forwarder.delivery import Outcome
+from linewatch_forwarder.uplinks.port import Outcome
 from linewatch_runtime.records import Record
 
 
 class NoUplink:
-    """Never ready: to the flow out an uplink, to the report a connection that is down."""
+    """Never ready."""
 
     trouble = "no uplink is set up: events wait on this device (FORWARDER_UPLINK=none)"
-
-    def __init__(self) -> None:
-        self.connected = asyncio.Event()
+    is_connected = False
+    session = 0
+    resend_window_s = 0.0
 
     async def run(self) -> None:
         """For as long as the service runs."""

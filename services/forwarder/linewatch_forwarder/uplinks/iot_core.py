@@ -8,7 +8,7 @@ that no rule and nobody else took, which is a loss.
 import asyncio
 from collections.abc import Sequence
 
-from linewatch_forwarder.delivery import Outcome
+from linewatch_forwarder.uplinks.port import Outcome
 from linewatch_runtime.mqtt import Connection, MqttError, NobodySubscribed, Refused
 from linewatch_runtime.spool import Record
 
@@ -22,8 +22,25 @@ OF_THE_CONNECTION = frozenset({0x97})
 class IotCore:
     """Publishes events on the topics they came on."""
 
+    session = 0
+    resend_window_s = 0.0
+
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a session."""
+        return self._connection.connected.is_set()
+
+    @property
+    def trouble(self) -> str:
+        """Why there is none."""
+        return self._connection.trouble
+
+    async def run(self) -> None:
+        """Keeps the session."""
+        await self._connection.run()
 
     async def ready(self) -> None:
         """Returns when there is a connection."""
@@ -35,7 +52,7 @@ class IotCore:
             *(self._connection.publish(one.topic, one.payload, needs_subscriber=True) for one in records),
             return_exceptions=True,
         )
-        outcome = Outcome()
+        outcome = Outcome(publishes=len(records), sent_bytes=sum(len(one.payload) for one in records))
         for record, answer in zip(records, answers, strict=True):
             if answer is None:
                 outcome.accepted.append(record.event_id)

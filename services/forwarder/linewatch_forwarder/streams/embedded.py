@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The embedded durable streams: one spool file (linewatch_runtime.spool), which keeps the guarantees."""
+
+import functools
+from collections.abc import Collection, Sequence
+
+from linewatch_forwarder.streams.port import DeadLetter
+from linewatch_runtime.records import DropReport, Record, Stored, StreamState
+from linewatch_runtime.spool import SpoolWorker
+
+
+class EmbeddedStreams:
+    """DurableStreams over a spool and its one thread."""
+
+    def __init__(self, worker: SpoolWorker) -> None:
+        self._worker = worker
+        self._spool = worker.spool
+
+    async def append(self, records: Sequence[Record]) -> int:
+        """One transaction, one fsync."""
+        return await self._worker.run(self._spool.append, records)
+
+    async def next(
+        self, limit: int, *, except_streams: Collection[str] = (), except_ids: Collection[str] = ()
+    ) -> list[Stored]:
+        """By class, then position."""
+        oldest = functools.partial(
+            self._spool.oldest, limit + len(except_ids), except_streams=list(except_streams)
+        )
+        stored = await self._worker.run(oldest)
+        return [one for one in stored if one.record.event_id not in except_ids][:limit]
+
+    async def settle(self, event_ids: Sequence[str]) -> None:
+        """One transaction."""
+        await self._worker.run(self._spool.settle, event_ids)
+
+    async def bury(self, record: Record, reason: str) -> None:
+        """Into the same file."""
+        await self._worker.run(self._spool.bury, record, reason)
+
+    async def dead_letters(self, limit: int) -> list[DeadLetter]:
+        """From the same file."""
+        buried = await self._worker.run(self._spool.buried, limit)
+        return [DeadLetter(number, record, reason) for number, record, reason in buried]
+
+    async def expire(self) -> int:
+        """By the spool clock, which no wall clock moves."""
+        return await self._worker.run(self._spool.expire)
+
+    async def streams(self) -> list[StreamState]:
+        """From counts that change with the rows."""
+        return await self._worker.run(self._spool.streams)
+
+    async def take_unreported_drops(self, make: DropReport) -> int:
+        """Counter and event in one transaction."""
+        return await self._worker.run(self._spool.take_unreported_drops, make)
+
+    async def next_epoch(self) -> int:
+        """Kept in the file."""
+        return await self._worker.run(self._spool.next_epoch)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._worker.close()
