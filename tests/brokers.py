@@ -192,15 +192,15 @@ class Certificates:
     device_key_file: Path
 
 
-def make_certificates(folder: Path) -> Certificates:
-    """Writes a throw-away PKI."""
+def make_certificates(folder: Path, addresses: Sequence[str] = ("127.0.0.1",)) -> Certificates:
+    """Writes a throw-away PKI; the server is localhost and has these addresses."""
     folder.mkdir(parents=True, exist_ok=True)
     ca_key = ec.generate_private_key(ec.SECP256R1())
     ca = _certificate("Linewatch test CA", ca_key, None, ca_key)
     (folder / "ca.pem").write_bytes(ca.public_bytes(serialization.Encoding.PEM))
     for name, common_name in (("server", "localhost"), ("device", "device-1")):
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = _certificate(common_name, key, ca, ca_key)
+        certificate = _certificate(common_name, key, ca, ca_key, addresses)
         (folder / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         (folder / f"{name}.key").write_bytes(
             key.private_bytes(
@@ -214,7 +214,7 @@ def make_certificates(folder: Path) -> Certificates:
 
 def _certificate(
     common_name: str, key: ec.EllipticCurvePrivateKey, issuer: x509.Certificate | None,
-    issuer_key: ec.EllipticCurvePrivateKey,
+    issuer_key: ec.EllipticCurvePrivateKey, addresses: Sequence[str] = (),
 ) -> x509.Certificate:  # fmt: skip
     now = datetime.datetime.now(datetime.UTC)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
@@ -241,7 +241,8 @@ def _certificate(
         )
     )  # fmt: skip
     if issuer:
-        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        ips = [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
+        names = [x509.DNSName("localhost"), *ips]
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False).add_extension(
             x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
             critical=False,
@@ -250,7 +251,7 @@ def _certificate(
 
 
 _CLOUD = """\
-listener {{port}} 127.0.0.1
+listener {{port}} {host}
 cafile {ca}
 certfile {certificate}
 keyfile {key}
@@ -268,14 +269,13 @@ log_dest stdout
 class Cloud(Broker):
     """What IoT Core is to the forwarder: MQTT 5 over mutual TLS, with a policy on topics."""
 
-    def __init__(self, folder: Path, allowed: str = "linewatch/#") -> None:
-        self.certificates = make_certificates(folder / "certificates")
-        files = self.certificates
-        super().__init__(
-            MOSQUITTO,
-            folder,
-            _CLOUD.format(ca=files.ca_file, certificate=files.server_file, key=files.server_key_file),
-        )
+    def __init__(
+        self, folder: Path, allowed: str = "linewatch/#", host: str = "127.0.0.1",
+        addresses: Sequence[str] = ("127.0.0.1",),
+    ) -> None:  # fmt: skip
+        self.certificates = files = make_certificates(folder / "certificates", addresses)
+        of_files = {"ca": files.ca_file, "certificate": files.server_file, "key": files.server_key_file}
+        super().__init__(MOSQUITTO, folder, _CLOUD.format(host=host, **of_files))
         (folder / "acl").write_text(f"user device-1\ntopic readwrite {allowed}\n")
 
     def endpoint(self, client_id: str, **more: object) -> Endpoint:
