@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Volumes of a test's own: small file systems on loop devices, and one in memory, and the loss of power.
+
+The power goes by the file system's own shutdown request without a flush of its log: what was not synced to the device
+is gone, as when the plug is pulled. Not modelled: a drive that lies about its cache. Device and mount go with the block,
+whatever happened in it. Root, a loop device and the maker's tool are needed; without them the test says so and skips.
+"""
+
+import fcntl
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from brokers import wait_for
+
+PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+
+GOING_DOWN = 0x8004587D
+"""_IOR('X', 125, __u32): XFS_IOC_GOINGDOWN of xfs, and EXT4_IOC_SHUTDOWN of ext4."""
+
+NO_LOG_FLUSH = (2).to_bytes(4, "little")
+
+SMALLEST = {"xfs": 320, "ext4": 16}
+"""MiB; the image is sparse."""
+
+PACKAGE = {"xfs": "xfsprogs", "ext4": "e2fsprogs"}
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A mounted file system. `device` is empty in memory."""
+
+    kind: str
+    folder: Path
+    device: str = ""
+
+    def lose_power(self) -> None:
+        """From here on nothing reaches the device, and every call on the volume fails."""
+        folder = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.ioctl(folder, GOING_DOWN, NO_LOG_FLUSH)
+        finally:
+            os.close(folder)
+
+    def power_returns(self) -> None:
+        """Mounts what the device holds; the file system replays its log. Whoever had files open must be gone."""
+        # A process that was just killed may still be closing its files.
+        wait_for(lambda: _run("umount", self.folder) == "", f"{self.folder} can be unmounted", 20)
+        failed = _run("mount", "-t", self.kind, self.device, self.folder)
+        assert not failed, failed
+
+    @property
+    def free_bytes(self) -> int:
+        """What an ordinary user may still write."""
+        told = os.statvfs(self.folder)
+        return told.f_bavail * told.f_frsize
+
+
+@contextmanager
+def volume(kind: str, base: Path, mebibytes: int = 0) -> Iterator[Volume]:
+    """`kind` is xfs, ext4 or tmpfs; at least as large as the kind allows."""
+    _needs_root()
+    folder = base / kind
+    folder.mkdir(parents=True)
+    if kind == "tmpfs":
+        _mounts("-t", "tmpfs", "-o", f"size={mebibytes}m", "tmpfs", folder)
+        try:
+            yield Volume(kind, folder)
+        finally:
+            _run("umount", "--lazy", folder)
+        return
+    _needs(f"mkfs.{kind}", PACKAGE[kind])
+    _needs("losetup", "util-linux")
+    image = base / f"{kind}.image"
+    with image.open("wb") as file:
+        file.truncate(max(mebibytes, SMALLEST[kind]) * 1024 * 1024)
+    device = _loop_device(image)
+    try:
+        force = "-f" if kind == "xfs" else "-F"
+        failed = _run(f"mkfs.{kind}", "-q", force, device)
+        assert not failed, failed
+        _mounts("-t", kind, device, folder)
+        try:
+            yield Volume(kind, folder, device)
+        finally:
+            _run("umount", "--lazy", folder)
+    finally:
+        _run("losetup", "--detach", device)
+        image.unlink()
+
+
+def _loop_device(image: Path) -> str:
+    run = subprocess.run(
+        ["losetup", "--find", "--show", image], capture_output=True, text=True, env={"PATH": PATH}, check=False
+    )  # fmt: skip
+    if run.returncode != 0:
+        pytest.skip(f"no loop device can be had here: {run.stderr.strip()}")
+    return run.stdout.strip()
+
+
+def _mounts(*arguments: object) -> None:
+    failed = _run("mount", *arguments)
+    if failed:
+        pytest.skip(f"nothing can be mounted here: {failed}")
+
+
+def _needs_root() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a volume")
+
+
+def _needs(program: str, package: str) -> None:
+    if shutil.which(program, path=PATH) is None:
+        pytest.skip(f"{program} is not installed (Debian: apt-get install {package})")
+
+
+def _run(*command: object) -> str:
+    """What it said when it failed; empty when it did not."""
+    run = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, env={"PATH": PATH}, check=False
+    )
+    return "" if run.returncode == 0 else run.stderr.strip() or f"{command[0]}: {run.returncode}"
