@@ -19,6 +19,10 @@ DEVICE_LINE = "device"
 """The line of what belongs to the device and to no line; no real line may be called so."""
 
 MAX_EVENT_BYTES = 5 * 1024
+"""Of an event on its way to the cloud."""
+
+MINTED_EVENT_BYTES = MAX_EVENT_BYTES - 64
+"""Of an event when it is made: the forwarder may add origin.corrected_at, 43 bytes."""
 
 EventData = event_pb2.Inspection | event_pb2.PartsSkipped | event_pb2.EventsDropped | event_pb2.Engine
 
@@ -56,15 +60,18 @@ def new_event_id() -> str:
     return str(uuid6.uuid7())
 
 
-def origin(place: Place, epoch: int, sequence: int, taken_at: float | None = None) -> event_pb2.Origin:
-    """Where and when; `taken_at` in seconds since 1970, now if not given."""
-    wall = time.time() if taken_at is None else taken_at
-    stamp = Timestamp()
-    stamp.FromMilliseconds(round(wall * 1000))
-    clock = event_pb2.Clock(boot_id=boot_id(), monotonic_s=time.clock_gettime(time.CLOCK_BOOTTIME))
+def origin(place: Place, epoch: int, sequence: int, age_s: float = 0.0) -> event_pb2.Origin:
+    """Where and when; `age_s`: seconds, on a monotonic clock, since what the event tells of was taken.
+
+    All clocks are read here and now, synchronised first: a wall clock that is set in between is then called not
+    synchronised, and the forwarder corrects it. The other way round a wrong time would be called a right one.
+    """
+    clock = event_pb2.Clock(boot_id=boot_id(), monotonic_s=since_boot() - age_s)
     synchronised = clock_synchronised()
     if synchronised is not None:
         clock.synchronised = synchronised
+    stamp = Timestamp()
+    stamp.FromMilliseconds(round((time.time() - age_s) * 1000))
     return event_pb2.Origin(
         site=place.site, line=place.line, station=place.station, epoch=epoch, sequence=sequence,
         taken_at=stamp, clock=clock,
@@ -93,6 +100,11 @@ def envelope(
     if traceparent:
         event["traceparent"] = traceparent
     return json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def since_boot() -> float:
+    """Seconds since boot, also while the device slept; no wall clock moves it."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 @functools.cache

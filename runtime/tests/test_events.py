@@ -13,9 +13,8 @@ PLACE = Place("plant-1", "line-1", "station-1")
 
 
 def test_envelope_is_a_cloudevents_object() -> None:
-    data = event_pb2.PartsSkipped(
-        origin=origin(PLACE, 2, 7, taken_at=1795233600.1234), count=3, reason="spool_full"
-    )
+    data = event_pb2.PartsSkipped(origin=origin(PLACE, 2, 7), count=3, reason="spool_full")
+    data.origin.taken_at.FromMilliseconds(1795233600123)
     data.origin.ClearField("clock")
 
     payload = envelope("0198", "PartsSkipped", PLACE, data, subject="Stück 1", traceparent="00-1-2-01")
@@ -57,6 +56,26 @@ def test_origin_says_when_by_both_clocks() -> None:
     assert abs(made.clock.monotonic_s - time.clock_gettime(time.CLOCK_BOOTTIME)) < 5
     assert made.clock.boot_id == events.boot_id()
     uuid.UUID(made.clock.boot_id)
+
+
+def test_origin_of_what_was_taken_a_while_ago_goes_back_on_both_clocks() -> None:
+    now, ago = origin(PLACE, 1, 2), origin(PLACE, 1, 2, age_s=100.0)
+
+    assert 90 < now.clock.monotonic_s - ago.clock.monotonic_s < 100.1
+    assert 90 < (now.taken_at.ToMilliseconds() - ago.taken_at.ToMilliseconds()) / 1000 < 100.1
+
+
+def test_clock_that_is_set_while_an_origin_is_made_is_never_called_right(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reads: list[str] = []
+    clocks = time.clock_gettime, time.time
+    monkeypatch.setattr(events, "clock_synchronised", lambda: bool(reads.append("synchronised")))
+    monkeypatch.setattr(time, "time", lambda: (reads.append("wall"), clocks[1]())[1])
+
+    origin(PLACE, 1, 2)
+
+    assert reads == ["synchronised", "wall"]
 
 
 def test_event_ids_are_uuid7_unique_and_sorted_by_time() -> None:

@@ -63,7 +63,7 @@ class Engine(_message.Message):
     def __init__(self, origin: _Optional[_Union[Origin, _Mapping]] = ..., model: _Optional[_Union[_verdict_pb2.ModelReference, _Mapping]] = ..., message: _Optional[str] = ..., service_version: _Optional[str] = ...) -> None: ...
 
 class Origin(_message.Message):
-    __slots__ = ("site", "line", "station", "epoch", "sequence", "taken_at", "clock")
+    __slots__ = ("site", "line", "station", "epoch", "sequence", "taken_at", "clock", "corrected_at")
     SITE_FIELD_NUMBER: _ClassVar[int]
     LINE_FIELD_NUMBER: _ClassVar[int]
     STATION_FIELD_NUMBER: _ClassVar[int]
@@ -71,6 +71,7 @@ class Origin(_message.Message):
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     TAKEN_AT_FIELD_NUMBER: _ClassVar[int]
     CLOCK_FIELD_NUMBER: _ClassVar[int]
+    CORRECTED_AT_FIELD_NUMBER: _ClassVar[int]
     site: str
     line: str
     station: str
@@ -78,7 +79,8 @@ class Origin(_message.Message):
     sequence: int
     taken_at: _timestamp_pb2.Timestamp
     clock: Clock
-    def __init__(self, site: _Optional[str] = ..., line: _Optional[str] = ..., station: _Optional[str] = ..., epoch: _Optional[int] = ..., sequence: _Optional[int] = ..., taken_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., clock: _Optional[_Union[Clock, _Mapping]] = ...) -> None: ...
+    corrected_at: _timestamp_pb2.Timestamp
+    def __init__(self, site: _Optional[str] = ..., line: _Optional[str] = ..., station: _Optional[str] = ..., epoch: _Optional[int] = ..., sequence: _Optional[int] = ..., taken_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., clock: _Optional[_Union[Clock, _Mapping]] = ..., corrected_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Clock(_message.Message):
     __slots__ = ("boot_id", "monotonic_s", "synchronised")

@@ -16,7 +16,7 @@ from linewatch_capture import metrics
 from linewatch_capture.frame_loop import Arrival
 from linewatch_capture.parts import Judged, NotInspected, Outcome, Part, Stopped
 from linewatch_capture.progress import Progress
-from linewatch_runtime.events import MAX_EVENT_BYTES, Place, envelope, new_event_id, origin, stream_of
+from linewatch_runtime.events import MINTED_EVENT_BYTES, Place, envelope, new_event_id, origin, stream_of
 from linewatch_runtime.lifecycle import wait_until
 from linewatch_runtime.spool import Record, SpoolFull, SpoolWorker
 
@@ -106,7 +106,9 @@ class SpoolLedger:
     ) -> Record:  # fmt: skip
         payload = envelope(event_id, kind, self._place, data, subject=subject)
         while (
-            len(payload) > MAX_EVENT_BYTES and isinstance(data, event_pb2.Inspection) and data.verdict.regions
+            len(payload) > MINTED_EVENT_BYTES
+            and isinstance(data, event_pb2.Inspection)
+            and data.verdict.regions
         ):
             # Highest score first, so the least certain place goes; the frame and its heat map are kept as evidence.
             del data.verdict.regions[-1]
@@ -115,10 +117,7 @@ class SpoolLedger:
 
     def _origin(self, part: Part) -> event_pb2.Origin:
         self._sequence += 1
-        made = origin(self._place, self._epoch, self._sequence, part.taken_at)
-        # The clock is read now; the part was taken a moment ago.
-        made.clock.monotonic_s -= time.monotonic() - part.taken_monotonic
-        return made
+        return origin(self._place, self._epoch, self._sequence, time.monotonic() - part.taken_monotonic)
 
     def _tell(self, part: Part, outcome: Outcome, counts: Mapping[str, int], event_id: str) -> None:
         for name in self._progress.counts:

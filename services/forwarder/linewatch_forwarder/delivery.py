@@ -16,6 +16,7 @@ import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
 
+from linewatch_forwarder.clock import THIS_DEVICE, DeviceClock
 from linewatch_forwarder.streams.port import DurableStreams, StreamsUnavailable
 from linewatch_forwarder.uplinks.port import Outcome, Uplink
 from linewatch_runtime.lifecycle import wait_until
@@ -41,8 +42,11 @@ class _Rest:
 class Delivery:
     """Drains the streams into the uplink."""
 
-    def __init__(self, streams: DurableStreams, uplink: Uplink, rate: float) -> None:
+    def __init__(
+        self, streams: DurableStreams, uplink: Uplink, rate: float, clock: DeviceClock = THIS_DEVICE
+    ) -> None:
         """`rate`: events per second at most."""
+        self._clock = clock
         self._streams = streams
         self._uplink = uplink
         self._rate = rate
@@ -81,7 +85,8 @@ class Delivery:
                 self._stored.clear()
                 await _first(self._stored.wait(), stop.wait(), seconds=1.0)
                 continue
-            outcome = await self._uplink.send([one.record for one in stored])
+            records = [self._clock.corrected(one.record) for one in stored]
+            outcome = await self._uplink.send(records)
             await self._settle(outcome)
             self._rest(outcome, {one.record.stream for one in stored})
             failures = failures + 1 if outcome.trouble else 0
