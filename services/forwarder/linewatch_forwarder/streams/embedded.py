@@ -12,6 +12,8 @@ from linewatch_runtime.spool import SpoolWorker
 class EmbeddedStreams:
     """DurableStreams over a spool and its one thread."""
 
+    trouble = ""
+
     def __init__(self, worker: SpoolWorker) -> None:
         self._worker = worker
         self._spool = worker.spool
@@ -42,6 +44,11 @@ class EmbeddedStreams:
         """From the same file."""
         buried = await self._worker.run(self._spool.buried, limit)
         return [DeadLetter(number, record, reason) for number, record, reason in buried]
+
+    async def replay(self, numbers: Collection[int]) -> int:
+        """One transaction."""
+        replayed: int = await self._worker.run(self._spool.replay, numbers)  # type: ignore[attr-defined]
+        return replayed
 
     async def expire(self) -> int:
         """By the spool clock, which no wall clock moves."""

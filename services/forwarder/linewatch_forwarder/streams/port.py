@@ -33,6 +33,10 @@ class DeadLetter:
 class DurableStreams(Protocol):
     """Every method may raise StreamsUnavailable; those that write may raise SpoolFull, and have then changed nothing."""
 
+    @property
+    def trouble(self) -> str:
+        """Why the memory can't be asked now, for people; empty while it can."""
+
     async def append(self, records: Sequence[Record]) -> int:
         """Puts records of one stream on disk, all or none; they are safe when it returns.
 
@@ -52,6 +56,9 @@ class DurableStreams(Protocol):
 
     async def dead_letters(self, limit: int) -> list[DeadLetter]:
         """What was buried, youngest first."""
+
+    async def replay(self, numbers: Collection[int]) -> int:
+        """Puts dead letters back to be delivered, behind what waits. Returns how many; unknown numbers are passed over."""
 
     async def expire(self) -> int:
         """Drops what is older than its stream's age. Returns how many."""
