@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Events as they travel: a CloudEvents 1.0 JSON object around a message of linewatch/v1/event.proto."""
 
-import ctypes
-import functools
 import json
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import uuid6
 from google.protobuf import json_format
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from linewatch.v1 import event_pb2
+from linewatch_runtime.clocks import boot_id, clock_synchronised, since_boot
 
 DATA_SCHEMA = "linewatch/v1/event.proto"
 DEVICE_LINE = "device"
@@ -25,8 +23,6 @@ MINTED_EVENT_BYTES = MAX_EVENT_BYTES - 64
 """Of an event when it is made: the forwarder may add origin.corrected_at, 43 bytes."""
 
 EventData = event_pb2.Inspection | event_pb2.PartsSkipped | event_pb2.EventsDropped | event_pb2.Engine
-
-_TIME_ERROR = 5  # adjtimex(2): TIME_ERROR, the clock is not synchronised
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,29 +96,3 @@ def envelope(
     if traceparent:
         event["traceparent"] = traceparent
     return json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def since_boot() -> float:
-    """Seconds since boot, also while the device slept; no wall clock moves it."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-@functools.cache
-def boot_id() -> str:
-    """The kernel's id of this boot; empty where it can't be read."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
-
-
-def clock_synchronised() -> bool | None:
-    """Whether the kernel says that the wall clock is synchronised; None where it can't be asked."""
-    try:
-        buffer = ctypes.create_string_buffer(
-            256
-        )  # struct timex is 208 bytes on 64-bit Linux; modes = 0 only reads
-        state = ctypes.CDLL(None, use_errno=True).adjtimex(buffer)
-    except (OSError, AttributeError):
-        return None
-    return None if state < 0 else state != _TIME_ERROR

@@ -3,13 +3,20 @@
 
 `python -m linewatch_runtime.health FILE MAX_AGE_S` judges its age. A broker that is away for less than MAX_AGE_S is no
 illness, and the cloud being away never is: nothing on the device could heal that.
+
+The file's time of change is the seconds since boot at the last beat, so that it looks like one of January 1970. A wall
+clock that jumps by a year, as one does that learns the time late, makes no healthy service look dead and no dead one
+look well.
 """
 
 import asyncio
+import contextlib
+import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
+
+from linewatch_runtime.clocks import since_boot
 
 
 class Heartbeat:
@@ -24,7 +31,10 @@ class Heartbeat:
     def beat(self) -> None:
         """Says that the service can do its work."""
         if self._path:
-            self._path.touch()
+            now = since_boot()
+            with contextlib.suppress(OSError):  # a file that can't be written gets old, which says it all
+                self._path.touch()
+                os.utime(self._path, (now, now))
 
     async def keep(
         self, stop: asyncio.Event, ready: Callable[[], bool] = lambda: True, every_s: float = 1.0
@@ -37,8 +47,11 @@ class Heartbeat:
 
 
 def age_s(path: Path) -> float:
-    """Seconds since the last beat. Raises FileNotFoundError before the first."""
-    return time.time() - path.stat().st_mtime
+    """Seconds since the last beat. Raises FileNotFoundError before the first of this boot."""
+    age = since_boot() - path.stat().st_mtime
+    if age < 0:
+        raise FileNotFoundError(path)  # left by a boot that lasted longer than this one does
+    return age
 
 
 def _main(arguments: list[str]) -> int:

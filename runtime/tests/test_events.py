@@ -6,7 +6,7 @@ import uuid
 import pytest
 
 from linewatch.v1 import event_pb2
-from linewatch_runtime import events
+from linewatch_runtime import clocks, events
 from linewatch_runtime.events import Place, envelope, new_event_id, origin, stream_of
 
 PLACE = Place("plant-1", "line-1", "station-1")
@@ -54,7 +54,7 @@ def test_origin_says_when_by_both_clocks() -> None:
 
     assert abs(made.taken_at.ToMilliseconds() / 1000 - before) < 5
     assert abs(made.clock.monotonic_s - time.clock_gettime(time.CLOCK_BOOTTIME)) < 5
-    assert made.clock.boot_id == events.boot_id()
+    assert made.clock.boot_id == clocks.boot_id()
     uuid.UUID(made.clock.boot_id)
 
 
@@ -101,4 +101,4 @@ def test_topics_and_source_come_from_the_place() -> None:
 
 
 def test_clock_state_is_asked_from_the_kernel_or_unknown() -> None:
-    assert events.clock_synchronised() in {True, False, None}
+    assert clocks.clock_synchronised() in {True, False, None}

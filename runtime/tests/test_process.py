@@ -6,12 +6,12 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ import pytest
 from brokers import until
 
 from linewatch_plant.processes import free_port
-from linewatch_runtime import health, logs
+from linewatch_runtime import clocks, health, logs
 from linewatch_runtime.lifecycle import EXIT_NOW, in_daemon_thread, wait_until
 from linewatch_runtime.telemetry import serve_metrics
 
@@ -167,10 +167,54 @@ def test_health_command_judges_the_age_of_the_heartbeat(tmp_path: Path) -> None:
     code, words = judge(path, 10)
     assert (code, words[:15]) == (0, "last heartbeat ")
 
-    os.utime(path, (time.time() - 60, time.time() - 60))
+    a_minute_ago = clocks.since_boot() - 60
+    os.utime(path, (a_minute_ago, a_minute_ago))
     code, words = judge(path, 10)
     assert code == 1
     assert "limit 10 s; the service can't do its work any more" in words
+
+
+def test_health_command_takes_no_beat_of_an_earlier_boot_for_one_of_this(tmp_path: Path) -> None:
+    path = tmp_path / "heartbeat"
+    path.touch()
+    longer_than_this_boot = clocks.since_boot() + 3600
+    os.utime(path, (longer_than_this_boot, longer_than_this_boot))
+
+    assert judge(path, 10)[0] == 1
+    assert "no heartbeat yet" in judge(path, 10)[1]
+
+
+@pytest.mark.parametrize("jump", ["-1y", "+1y"])
+def test_wall_clock_that_jumps_by_a_year_makes_nobody_look_dead_and_nobody_look_well(
+    tmp_path: Path, jump: str
+) -> None:
+    program = shutil.which("faketime")
+    if not program:
+        pytest.skip("faketime is not installed (Debian: apt-get install faketime)")
+    path = tmp_path / "heartbeat"
+    command = [program, "-f", jump, sys.executable, "-m", "linewatch_runtime.health", str(path), "10"]
+    # NO_FAKE_STAT: the program would turn the files' times too.
+    turned = os.environ | {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1"}
+
+    def code() -> int:
+        return subprocess.run(command, env=turned, capture_output=True, check=False).returncode
+
+    health.Heartbeat(path).beat()
+    assert code() == 0
+    a_minute_ago = clocks.since_boot() - 60
+    os.utime(path, (a_minute_ago, a_minute_ago))
+    assert code() == 1
+
+
+def test_heartbeat_that_can_not_be_written_ends_no_service(tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    heartbeat = health.Heartbeat(folder / "heartbeat")
+    folder.rmdir()
+
+    heartbeat.beat()
+
+    assert judge(folder / "heartbeat", 10)[0] == 1
 
 
 @pytest.mark.anyio

@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from linewatch_runtime.events import MAX_EVENT_BYTES, boot_id, clock_synchronised, since_boot
+from linewatch_runtime.clocks import boot_id, clock_synchronised, since_boot
+from linewatch_runtime.events import MAX_EVENT_BYTES
 from linewatch_runtime.records import Record
 
 _NOT_SYNCHRONISED = re.compile(rb'"synchronised"\s*:\s*false')
