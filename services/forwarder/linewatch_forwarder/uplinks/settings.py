@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The settings of the way to the cloud."""
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -8,6 +9,9 @@ from pydantic import Field, model_validator
 
 from linewatch_forwarder.uplinks import files
 from linewatch_runtime.settings import Port, ServiceSettings
+
+CREDENTIAL_VARIABLES = ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_ACCESS_KEY_ID", "AWS_PROFILE")
+"""What tells that boto3's own chain will find credentials: the token exchange service, or a developer's own."""
 
 
 class UplinkSettings(ServiceSettings):
@@ -29,22 +33,56 @@ class UplinkSettings(ServiceSettings):
     """Its private key."""
     uplink_rate: float = Field(default=100.0, gt=0)
     """Publishes per second at most; IoT Core allows 100 on one connection."""
+    aws_region: str = Field(default="", pattern=r"^[a-z0-9-]{0,32}$")
+    """Region of the AWS services other than IoT Core that this forwarder uses."""
+    credentials_host: str = Field(default="", pattern=r"^[A-Za-z0-9.-]*(:[0-9]+)?$")
+    """The account's IoT credential provider endpoint: the uplink's certificate gives AWS credentials there. Empty: the
+    token exchange service, or what else boto3 finds."""
+    role_alias: str = Field(default="", pattern=r"^[\w=,@-]{0,128}$")
+    """Role alias whose role those credentials are of."""
 
     @model_validator(mode="after")
-    def _files_fit(self) -> "UplinkSettings":
-        if self.uplink == "none":
-            return self
-        if not self.uplink_host:
+    def _uplink_is_whole(self) -> "UplinkSettings":
+        if self.uplink == "mqtt" and not self.uplink_host:
             raise ValueError(
                 "FORWARDER_UPLINK_HOST must be set to the IoT Core data endpoint, or FORWARDER_UPLINK=none"
             )
+        if self.uplink == "mqtt":
+            self._check_files("the uplink is mutual TLS")
+        return self
+
+    @model_validator(mode="after")
+    def _credentials_are_whole(self) -> "UplinkSettings":
+        if self.role_alias and not self.credentials_host:
+            raise ValueError(
+                "FORWARDER_CREDENTIALS_HOST must be set to the account's credential provider endpoint"
+                " (aws iot describe-endpoint --endpoint-type iot:CredentialProvider), or FORWARDER_ROLE_ALIAS removed"
+            )
+        if self.credentials_host and not self.role_alias:
+            raise ValueError(
+                "FORWARDER_ROLE_ALIAS must be set: the credential provider is asked for its role"
+            )
+        if self.credentials_host:
+            self._check_files("the credential provider asks for the uplink's certificate")
+        return self
+
+    def need_credentials(self, variable: str) -> None:
+        """Raises ValueError when the setting that `variable` names needs AWS credentials and there is no way to them."""
+        if not self.aws_region:
+            raise ValueError(f"FORWARDER_AWS_REGION must be set: {variable} needs it")
+        if not self.credentials_host and not any(os.environ.get(name) for name in CREDENTIAL_VARIABLES):
+            raise ValueError(
+                f"FORWARDER_CREDENTIALS_HOST and FORWARDER_ROLE_ALIAS must be set, or {CREDENTIAL_VARIABLES[0]} passed"
+                f" in by the nucleus: {variable} needs AWS credentials"
+            )
+
+    def _check_files(self, reason: str) -> None:
         names = ("uplink_ca_file", "uplink_certificate_file", "uplink_key_file")
         paths = [path for name in names if (path := getattr(self, name)) is not None]
         for name in names:
             if getattr(self, name) is None:
-                raise ValueError(f"FORWARDER_{name.upper()} must be set: the uplink is mutual TLS")
+                raise ValueError(f"FORWARDER_{name.upper()} must be set: {reason}")
         files.check(*paths)
-        return self
 
     @property
     def client_id(self) -> str:
