@@ -19,6 +19,7 @@ import hmac
 import html
 import json
 import os
+import random
 import secrets
 import signal
 import time
@@ -40,6 +41,8 @@ from starlette.routing import Route
 HANG_S = 120.0
 # Of a simulator on loopback; a secret that everybody may know.
 DEFAULT_CLIENT_ID, DEFAULT_SECRET = "linewatch", "erp-simulator-secret"
+
+_chance = random.Random(20261121)
 
 
 @dataclass(slots=True)
@@ -64,13 +67,18 @@ class Faults:
     find_500: int = 0
     # POST answers 422: the ERP does not want this order.
     refuse: int = 0
+    # Settings, no counts: of a hundred calls, how many are spoilt so; the same ones each time.
+    error_500_percent: int = 0
+    error_500_after_create_percent: int = 0
+    hang_after_create_percent: int = 0
+    find_500_percent: int = 0
 
     def strikes(self, name: str) -> bool:
         """Whether the fault spoils this call; counts it down."""
         left: int = getattr(self, name)
         if left > 0:
             setattr(self, name, left - 1)
-        return left != 0
+        return left != 0 or _chance.uniform(0, 100) < getattr(self, f"{name}_percent", 0)
 
 
 @dataclass(slots=True)
