@@ -25,7 +25,10 @@ ROOM = 256 * 1024
 
 @dataclass(slots=True)
 class FakeUplink:
-    """A cloud of ten lines: keeps what it accepts, refuses and fails as told."""
+    """A cloud of ten lines: keeps what it accepts, refuses and fails as told.
+
+    With a resend window it only takes events over: `accepted` is then what it was given, and it may lose all of it.
+    """
 
     accepted: list[str] = field(default_factory=list)
     never: set[str] = field(default_factory=set)
@@ -44,13 +47,15 @@ class FakeUplink:
 
     async def send(self, records: Sequence[Record]) -> Outcome:
         self.batches += 1
-        outcome = Outcome(trouble=self.trouble)
+        outcome = Outcome(trouble=self.trouble, publishes=len(records))
+        taken = outcome.handed_over if self.resend_window_s else outcome.accepted
         for record in records:
+            outcome.sent_bytes += len(record.payload)
             if record.event_id in self.never:
                 outcome.refused.append((record, "0x99 payload format invalid"))
             elif not self.trouble:
-                outcome.accepted.append(record.event_id)
-        self.accepted += outcome.accepted
+                taken.append(record.event_id)
+        self.accepted += taken
         return outcome
 
 

@@ -33,7 +33,7 @@ from brokers import (
 )
 from forwarding import Forwarder
 
-from linewatch_forwarder.delivery import BATCH
+from linewatch_forwarder.delivery import LOOK_AHEAD
 from linewatch_runtime.mqtt import Connection, Subscriptions
 from linewatch_runtime.publisher import Publisher
 from linewatch_runtime.spool import Record, Spool, SpoolWorker
@@ -116,7 +116,9 @@ async def test_nothing_is_lost_when_every_process_is_killed_again_and_again(
     print(
         f"{kind}: {COUNT} events, {len(victims) * KILLS} kills ({before_the_rest} events arrived meanwhile), 0 lost, {repeats} repeats at the cloud"
     )
-    assert repeats <= KILLS * BATCH, "only a killed forwarder sends again, at most its batch"
+    assert repeats <= KILLS * LOOK_AHEAD, (
+        "only a killed forwarder sends again, at most what one turn chooses from"
+    )
     assert not [victim.told() for victim in victims if "Traceback" in victim.told()]
 
 

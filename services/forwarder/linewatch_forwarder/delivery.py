@@ -1,22 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """THE FLOW out: oldest -> uplink -> settled | buried | tried again.
 
-Guarantee: an event leaves the spool only after the cloud has accepted it, or has said that it never will. What was on
-its way when the process died is sent again; the cloud drops the repeat by the event id.
-Order: alarms before routine events, each in the order of arrival; held within (line, class). A batch is handed over in
-order, all at once: behind an event that fails, those of the same batch may still be accepted. None of a later one.
+Guarantee: an event leaves the streams only after the cloud has accepted it, or has said that it never will. What was on
+its way when the process died is sent again; the cloud drops the repeat by the event id. An uplink whose success is not
+delivery keeps its events here for its resend window (handed_over.py).
+Order: alarms before routine events, each class of a stream in the order of arrival. A turn puts at most one publish of
+each (stream, class) on its way and waits for its answer, so that an event is accepted only after all that came before
+it in its class of its stream, but for what is buried; a repeat may come after younger ones. A fresh alarm waits for the
+turn in hand and for the pace, for no backlog.
 Trouble: a stream whose events the cloud refuses for now rests, with a backoff of its own, and the others go on. Trouble
 of the connection rests all.
 """
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass
 
 from linewatch_forwarder.clock import THIS_DEVICE, DeviceClock
+from linewatch_forwarder.handed_over import HandedOver
+from linewatch_forwarder.pace import Pace
+from linewatch_forwarder.rests import Rests, backoff_s
 from linewatch_forwarder.streams.port import DurableStreams, StreamsUnavailable
 from linewatch_forwarder.uplinks.port import Outcome, Uplink
 from linewatch_runtime.lifecycle import wait_until
@@ -24,40 +28,34 @@ from linewatch_runtime.records import SpoolFull, Stored
 
 log = logging.getLogger(__name__)
 
-BATCH = 50
-"""Events on their way at once. A fresh alarm waits for one batch at most."""
+LOOK_AHEAD = 200
+"""Events that one turn chooses from."""
 
-LONGEST_BACKOFF_S = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Rest:
-    """A stream that is left alone until `until`, on the monotonic clock."""
-
-    failures: int
-    until: float
-    reason: str
+IDLE_S = 1.0
+"""How long nothing to do lasts at most, where nobody says that there is something new."""
 
 
 class Delivery:
     """Drains the streams into the uplink."""
 
     def __init__(
-        self, streams: DurableStreams, uplink: Uplink, rate: float, clock: DeviceClock = THIS_DEVICE
-    ) -> None:
-        """`rate`: events per second at most."""
-        self._clock = clock
+        self, streams: DurableStreams, uplink: Uplink, rate: float, clock: DeviceClock = THIS_DEVICE,
+        bytes_per_s: float = 512 * 1024,
+    ) -> None:  # fmt: skip
+        """`rate`: publishes per second at most; `bytes_per_s`: their payloads' bytes."""
         self._streams = streams
         self._uplink = uplink
-        self._rate = rate
+        self._clock = clock
+        self._pace = Pace(rate, bytes_per_s)
         self._stored = asyncio.Event()
         self._trouble = ""
-        self._rests: dict[str, _Rest] = {}
+        self._rests = Rests()
+        self._handed_over = HandedOver(uplink.resend_window_s)
 
     @property
     def trouble(self) -> str:
         """Why something is not accepted now, for people; empty when all is."""
-        return self._trouble or "; ".join(f"{name}: {rest.reason}" for name, rest in self._rests.items())
+        return self._trouble or "; ".join(f"{name}: {why}" for name, why in self._rests.reasons.items())
 
     @property
     def stopped(self) -> str:
@@ -66,66 +64,58 @@ class Delivery:
 
     def troubled(self, stream: str) -> str:
         """Why this stream's events are refused for now; empty when they are not."""
-        return self._rests[stream].reason if stream in self._rests else ""
+        return self._rests.reasons.get(stream, "")
+
+    @property
+    def handed_over(self) -> int:
+        """Events that somebody took and that are kept here until the resend window has passed."""
+        return len(self._handed_over.event_ids)
 
     def wake(self) -> None:
         """Says that there is something new."""
         self._stored.set()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Delivers until `stop`; then returns at the end of the batch in hand."""
+        """Delivers until `stop`; then returns at the end of the turn in hand."""
         failures = 0
         while not stop.is_set():
             await _first(self._uplink.ready(), stop.wait())
             if stop.is_set():
                 return
-            started = time.monotonic()
+            begun = time.monotonic()
+            await self._settle_ripe()
             stored = await self._next()
             if not stored:
                 self._stored.clear()
-                await _first(self._stored.wait(), stop.wait(), seconds=1.0)
+                await _first(self._stored.wait(), stop.wait(), seconds=IDLE_S)
                 continue
-            records = [self._clock.corrected(one.record) for one in stored]
-            outcome = await self._uplink.send(records)
+            outcome = await self._uplink.send([self._clock.corrected(one.record) for one in stored])
             await self._settle(outcome)
-            self._rest(outcome, {one.record.stream for one in stored})
+            self._rests.note(outcome, {one.record.stream for one in stored})
             failures = failures + 1 if outcome.trouble else 0
             self._trouble = outcome.trouble
-            pace = len(stored) / self._rate - (time.monotonic() - started)
-            wait = _backoff_s(failures) if failures else pace
-            if wait > 0:
-                await wait_until(stop, wait)
+            paid_s = self._pace.spend(begun, outcome.publishes, outcome.sent_bytes)
+            await wait_until(stop, max(paid_s, backoff_s(failures) if failures else 0.0))
 
     async def _next(self) -> list[Stored]:
-        """The next batch, without the streams that rest."""
-        now = time.monotonic()
-        resting = [name for name, rest in self._rests.items() if rest.until > now]
+        """What the next turn chooses from: without the streams that rest, and what was handed over."""
+        resting = self._rests.resting
+        limit = min(LOOK_AHEAD, self._handed_over.room)
+        if limit <= 0:
+            return []
         try:
-            stored = await self._streams.next(BATCH, except_streams=resting)
+            stored = await self._streams.next(
+                limit, except_streams=resting, except_ids=self._handed_over.event_ids
+            )
         except StreamsUnavailable as error:
             log.error("streams_unavailable", extra={"reason": str(error)})
             return []
-        if (
-            len(stored) < BATCH
-        ):  # all that is there: a stream that is due and has nothing left is in no trouble
-            kept = {*resting, *(one.record.stream for one in stored)}
-            self._rests = {name: rest for name, rest in self._rests.items() if name in kept}
+        if len(stored) < limit:  # all that is there
+            self._rests.keep({*resting, *(one.record.stream for one in stored)})
         return stored
 
-    def _rest(self, outcome: Outcome, sent: set[str]) -> None:
-        """Lets the streams in trouble rest, and forgets the trouble of those that were accepted whole."""
-        for name, reason in outcome.troubled.items():
-            before = self._rests.get(name)
-            if before is None or before.reason != reason:
-                log.warning("stream_troubled", extra={"stream": name, "reason": reason})
-            failures = before.failures + 1 if before else 1
-            self._rests[name] = _Rest(failures, time.monotonic() + _backoff_s(failures), reason)
-        if not outcome.trouble:
-            for name in sent - outcome.troubled.keys():
-                if self._rests.pop(name, None):
-                    log.info("stream_delivers", extra={"stream": name})
-
     async def _settle(self, outcome: Outcome) -> None:
+        self._handed_over.take(outcome.handed_over, self._uplink.session)
         try:
             await self._streams.settle(outcome.accepted)
             for record, reason in outcome.refused:
@@ -139,11 +129,18 @@ class Delivery:
         if outcome.trouble and outcome.trouble != self._trouble:
             log.warning("delivery_troubled", extra={"reason": outcome.trouble})
 
-
-def _backoff_s(failures: int) -> float:
-    """Full jitter."""
-    longest = min(LONGEST_BACKOFF_S, 0.5 * 2 ** min(failures, 10))  # 2**1024 would be no float
-    return random.uniform(0, longest)  # noqa: S311
+    async def _settle_ripe(self) -> None:
+        """Lets go what was handed over and can't be lost any more; what an earlier session took is due again."""
+        if self._handed_over.forget_other_than(self._uplink.session):
+            log.warning("handed_over_again", extra={"reason": "the session that had taken them is gone"})
+        if not (ripe := self._handed_over.ripe()):
+            return
+        try:
+            await self._streams.settle(ripe)
+        except (SpoolFull, StreamsUnavailable) as error:
+            log.error("settle_failed", extra={"reason": str(error)})  # next turn again
+            return
+        self._handed_over.let_go(ripe)
 
 
 async def _first(*waits: Coroutine[None, None, object], seconds: float | None = None) -> None:

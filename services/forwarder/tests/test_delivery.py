@@ -9,7 +9,7 @@ import pytest
 from brokers import STATION, Cloud, connected, inspection, listening, until
 from forwarding import FakeUplink, state
 
-from linewatch_forwarder.delivery import BATCH, Delivery
+from linewatch_forwarder.delivery import LOOK_AHEAD, Delivery
 from linewatch_forwarder.streams.embedded import EmbeddedStreams
 from linewatch_forwarder.uplinks.iot_core import NEVER, IotCore
 from linewatch_forwarder.uplinks.port import Outcome, Uplink
@@ -100,7 +100,7 @@ async def test_nothing_leaves_the_spool_while_the_cloud_is_in_trouble(worker: Sp
 async def test_trouble_that_lasts_for_days_ends_nothing(
     worker: SpoolWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("linewatch_forwarder.delivery.LONGEST_BACKOFF_S", 0.0)
+    monkeypatch.setattr("linewatch_forwarder.rests.LONGEST_BACKOFF_S", 0.0)
     uplink = FakeUplink(trouble="NobodySubscribed")
     uplink.gate.set()
     await worker.run(worker.spool.append, [record(1)])
@@ -217,8 +217,10 @@ async def test_event_against_the_policy_is_kept_and_told_and_the_others_pass(
 async def test_line_that_the_cloud_refuses_holds_no_other_line(
     cloud: Cloud, worker: SpoolWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("linewatch_forwarder.delivery.LONGEST_BACKOFF_S", 2.0)
-    refused = [record(number, "NG", "forbidden/inspection", "predictions-line-2") for number in range(BATCH)]
+    monkeypatch.setattr("linewatch_forwarder.rests.LONGEST_BACKOFF_S", 2.0)
+    refused = [
+        record(number, "NG", "forbidden/inspection", "predictions-line-2") for number in range(LOOK_AHEAD)
+    ]
     good = [record(number) for number in range(100)]
     sends = 0
 
@@ -238,7 +240,7 @@ async def test_line_that_the_cloud_refuses_holds_no_other_line(
             await until(lambda: sends >= 3, "the refused are tried again", 30)
 
             assert rule.ids == ids(good)
-            assert state(worker, "predictions-line-2").events == BATCH
+            assert state(worker, "predictions-line-2").events == LOOK_AHEAD
             assert "0x87" in delivery.troubled("predictions-line-2")
             assert "predictions-line-2" in delivery.trouble
             assert not delivery.stopped
@@ -248,14 +250,14 @@ async def test_line_that_the_cloud_refuses_holds_no_other_line(
             cloud.process.send_signal(signal.SIGHUP)
             async with listening(cloud.endpoint("late rule"), "forbidden/#") as late:
                 await until(lambda: not delivery.trouble, "accepted at last", 30)
-                assert state(worker, "predictions-line-2").settled == BATCH
+                assert state(worker, "predictions-line-2").settled == LOOK_AHEAD
                 await until(lambda: late.ids == ids(refused), "they arrive in order")
 
 
 async def test_trouble_of_a_stream_whose_events_have_left_is_forgotten(
     worker: SpoolWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("linewatch_forwarder.delivery.LONGEST_BACKOFF_S", 2.0)
+    monkeypatch.setattr("linewatch_forwarder.rests.LONGEST_BACKOFF_S", 2.0)
 
     class Refusing(FakeUplink):
         async def send(self, records):
@@ -301,12 +303,12 @@ async def test_uplink_that_is_cut_loses_nothing(cloud: Cloud, worker: SpoolWorke
     await cable.start()
     endpoint = cloud.endpoint("device")
     endpoint = Endpoint(endpoint.host, cable.port, endpoint.client_id, tls=endpoint.tls)
-    events = [record(number) for number in range(4 * BATCH)]
+    events = [record(number) for number in range(4 * LOOK_AHEAD)]
     try:
         async with listening(cloud.endpoint("rule"), EVENTS) as rule, connected(endpoint) as uplink:
             async with delivering(worker, IotCore(uplink), rate=300):
-                for start in range(0, len(events), BATCH):
-                    await worker.run(worker.spool.append, events[start : start + BATCH])
+                for start in range(0, len(events), LOOK_AHEAD):
+                    await worker.run(worker.spool.append, events[start : start + LOOK_AHEAD])
                     before = settled(worker)
                     await until(lambda before=before: settled(worker) > before, "something passes", 30)
                     cable.cut()
@@ -329,7 +331,7 @@ async def test_stop_ends_with_the_batch_in_hand(worker: SpoolWorker) -> None:
 
     uplink = Slow()
     uplink.gate.set()
-    await worker.run(worker.spool.append, [record(number) for number in range(BATCH + 10)])
+    await worker.run(worker.spool.append, [record(number) for number in range(LOOK_AHEAD + 10)])
     async with delivering(worker, uplink) as (_, stop, task):
         await sending.wait()
 
@@ -337,5 +339,75 @@ async def test_stop_ends_with_the_batch_in_hand(worker: SpoolWorker) -> None:
         go_on.set()
         await asyncio.wait([task], timeout=5)
 
-        assert settled(worker) == BATCH
+        assert settled(worker) == LOOK_AHEAD
         assert uplink.batches == 1
+
+
+# --- what was handed over to somebody who may still lose it -----------------------------------------------------------
+
+
+async def test_what_was_handed_over_stays_until_the_window_has_passed(worker: SpoolWorker) -> None:
+    uplink = FakeUplink(resend_window_s=0.5)
+    uplink.gate.set()
+    events = [record(number) for number in range(20)]
+    await worker.run(worker.spool.append, events)
+    async with delivering(worker, uplink) as (delivery, _, _):
+        await until(lambda: delivery.handed_over == 20, "all are handed over")
+        begun = asyncio.get_running_loop().time()
+        assert settled(worker) == 0
+
+        await until(lambda: settled(worker) == 20, "they ripen")
+
+        assert asyncio.get_running_loop().time() - begun >= 0.4
+        assert delivery.handed_over == 0
+        assert uplink.accepted == ids(events), "once each"
+
+
+async def test_what_a_session_took_that_is_gone_is_sent_again_in_order(worker: SpoolWorker) -> None:
+    uplink = FakeUplink(resend_window_s=60.0)
+    uplink.gate.set()
+    events = [record(number) for number in range(20)]
+    await worker.run(worker.spool.append, events)
+    async with delivering(worker, uplink) as (delivery, _, _):
+        await until(lambda: delivery.handed_over == 20, "all are handed over")
+
+        uplink.session += 1
+
+        await until(lambda: len(uplink.accepted) == 40, "all are sent again")
+        assert uplink.accepted == 2 * ids(events)
+        assert settled(worker) == 0
+
+
+async def test_kill_in_the_window_sends_again(worker: SpoolWorker) -> None:
+    uplink = FakeUplink(resend_window_s=60.0)
+    uplink.gate.set()
+    events = [record(number) for number in range(20)]
+    await worker.run(worker.spool.append, events)
+    async with delivering(worker, uplink) as (delivery, _, _):
+        await until(lambda: delivery.handed_over == 20, "all are handed over")
+    after = FakeUplink(resend_window_s=0.1)
+    after.gate.set()
+
+    async with delivering(worker, after):  # a process that knows nothing of the first one's window
+        await until(lambda: settled(worker) == 20, "all are sent again, and ripen")
+
+    assert after.accepted == ids(events)
+
+
+async def test_window_is_bounded_and_holds_the_sending_when_it_is_full(
+    worker: SpoolWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("linewatch_forwarder.handed_over.MOST_HANDED_OVER", 8)
+    uplink = FakeUplink(resend_window_s=0.3)
+    uplink.gate.set()
+    events = [record(number) for number in range(20)]
+    most = 0
+    await worker.run(worker.spool.append, events)
+    async with delivering(worker, uplink) as (delivery, _, _):
+        while settled(worker) < 20:
+            most = max(most, delivery.handed_over)
+            delivery.wake()
+            await asyncio.sleep(0.01)
+
+    assert most == 8
+    assert uplink.accepted == ids(events)

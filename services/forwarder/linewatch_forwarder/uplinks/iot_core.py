@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Sequence
 
 from linewatch_forwarder.uplinks.port import Outcome
-from linewatch_runtime.mqtt import Connection, MqttError, NobodySubscribed, Refused
+from linewatch_runtime.mqtt import Connection, Message, MqttError, NobodySubscribed, Refused
 from linewatch_runtime.spool import Record
 
 NEVER = frozenset({0x90, 0x95, 0x99})
@@ -37,6 +37,14 @@ class IotCore:
     def trouble(self) -> str:
         """Why there is none."""
         return self._connection.trouble
+
+    @property
+    def messages(self) -> asyncio.Queue[Message]:
+        """What comes down on the topics that the connection subscribes to; empty where it subscribes to none.
+
+        Subscribe with `Subscriptions(topics, optional=True)`: a cloud that refuses that must not end the uplink.
+        """
+        return self._connection.messages
 
     async def run(self) -> None:
         """Keeps the session."""
