@@ -4,13 +4,14 @@
     {line}/{yyyymmdd}/{event_id}.jpg           the frame as it came (.png where it is one)
     {line}/{yyyymmdd}/{event_id}.heatmap.png   8-bit grey, over the whole frame
     {line}/{yyyymmdd}/{event_id}.csv           a sensor window
-    …/{event_id}.ok.jpg                        the same of a good part: the first to go
+    …/{event_id}.ok.jpg, .review.jpg           the same of a good part, and of an uncertain one (evidence_value.py)
     latest/{line}/{station}.jpg|.png|.csv      frame, heat map, window of the newest part; replaced atomically
 
 Guarantee: what an event names is on disk (fsync, rename, fsync of the directory) before the event is. A full or
 broken disk costs the evidence, never the event; that is said in the log and counted. `latest/` promises nothing.
-Full: at `max_bytes` the oldest evidence of good parts goes first, then the oldest of all. The files are listed once, at
-the start; afterwards a running total is kept. Files may be taken away by others (the forwarder uploads and evicts).
+Full: at `max_bytes` what is worth least goes (evidence_value.py); what an open work order holds never goes, and when
+nothing else is left a new part's evidence is not kept, which is said in the log and counted, too. The stations of a line
+share its budget (evidence_budget.py). The forwarder uploads; nobody but capture removes.
 """
 
 import asyncio
@@ -18,20 +19,19 @@ import datetime
 import hashlib
 import io
 import logging
-import os
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from linewatch.v1 import event_pb2
+from linewatch.v1 import event_pb2, verdict_pb2
 from linewatch_capture import metrics
+from linewatch_capture.evidence_budget import EvidenceBudget, EvidenceFull
+from linewatch_capture.evidence_notes import EvidenceNotes, state_dir_of
+from linewatch_capture.evidence_value import Worth
 from linewatch_capture.grey_png import grey_png
 from linewatch_capture.parts import Frame, Judged, NotInspected, Outcome, Part, Window
 
 log = logging.getLogger(__name__)
-
-GOOD_MARK = ".ok"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +61,9 @@ class EvidenceDirectory:
         self._line = line
         self._latest = root / "latest" / line / station
         self._ok_share = ok_share
-        self._budget = EvidenceBudget(root / line, max_bytes)
+        self._budget = EvidenceBudget(root / line, max_bytes, EvidenceNotes(state_dir_of(root), line))
         self._latest.parent.mkdir(parents=True, exist_ok=True)
-        self._failing = False
+        self._failing = self._full = False
 
     async def keep(self, event_id: str, part: Part, outcome: Outcome) -> Sequence[event_pb2.Evidence]:
         """Writes in a thread of its own. What can't be written is left out."""
@@ -72,11 +72,7 @@ class EvidenceDirectory:
     def _keep(self, event_id: str, part: Part, outcome: Outcome) -> list[event_pb2.Evidence]:
         files = list(files_of(part, outcome))
         try:
-            kept = (
-                [self._write(event_id, part, file, outcome) for file in files]
-                if self._wanted(event_id, outcome)
-                else []
-            )
+            kept = self._write(event_id, part, files, outcome) if self._wanted(event_id, outcome) else []
             self._show_latest(files, outcome)
         except OSError as error:
             metrics.EVIDENCE_FAILURES.inc()
@@ -95,17 +91,35 @@ class EvidenceDirectory:
         # The tail of a UUIDv7 is random: a share of the ids is a share of the parts, and a repeat decides alike.
         return not outcome.is_good or int(event_id[-8:], 16) < self._ok_share * 2**32
 
-    def _write(self, event_id: str, part: Part, file: EvidenceFile, outcome: Outcome) -> event_pb2.Evidence:
+    def _write(
+        self, event_id: str, part: Part, files: Sequence[EvidenceFile], outcome: Outcome
+    ) -> list[event_pb2.Evidence]:
         day = datetime.datetime.fromtimestamp(part.taken_at, datetime.UTC).strftime("%Y%m%d")
-        good = isinstance(outcome, Judged) and outcome.is_good
-        relative = Path(self._line, day, f"{event_id}{GOOD_MARK if good else ''}{file.suffix}")
-        self._budget.make_room(len(file.content))
-        _write_durably(self._root / relative, file.content)
-        self._budget.add(self._root / relative, len(file.content))
-        return event_pb2.Evidence(
-            kind=file.kind, digest=f"sha256:{hashlib.sha256(file.content).hexdigest()}", path=relative.as_posix(),
-            media_type=file.media_type, size_bytes=len(file.content),
-        )  # fmt: skip
+        try:
+            names = self._budget.keep(
+                day, event_id, worth(outcome), {file.suffix: file.content for file in files}
+            )
+        except EvidenceFull as full:
+            metrics.EVIDENCE_NOT_KEPT.inc()
+            if not self._full:
+                log.error("evidence_full", extra={"event_id": event_id, "reason": str(full)})
+            self._is_full(full=True)
+            return []
+        if self._full:
+            log.info("evidence_has_room", extra={"event_id": event_id})
+        self._is_full(full=False)
+        return [
+            event_pb2.Evidence(
+                kind=file.kind, digest=f"sha256:{hashlib.sha256(file.content).hexdigest()}",
+                path=f"{self._line}/{names[file.suffix]}", media_type=file.media_type,
+                size_bytes=len(file.content),
+            )
+            for file in files
+        ]  # fmt: skip
+
+    def _is_full(self, *, full: bool) -> None:
+        self._full = full
+        metrics.EVIDENCE_FULL.set(full)
 
     def _show_latest(self, files: Sequence[EvidenceFile], outcome: Outcome) -> None:
         if isinstance(outcome, NotInspected) and outcome.reason == "unreadable_image":
@@ -121,37 +135,11 @@ class EvidenceDirectory:
             _replace(self._latest.with_name(self._latest.name + suffix), file.content)
 
 
-class EvidenceBudget:
-    """The files of one line, oldest first, and their bytes."""
-
-    def __init__(self, directory: Path, max_bytes: int) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        self._max_bytes = max_bytes
-        self._good: deque[tuple[Path, int]] = deque()
-        self._other: deque[tuple[Path, int]] = deque()
-        self.used_bytes = 0
-        # A UUIDv7 begins with its time, so the order of the names is the order of the parts.
-        for path in sorted(directory.glob("*/*")):
-            if path.name.startswith("."):
-                path.unlink(missing_ok=True)  # a kill left it half written
-            else:
-                self.add(path, path.stat().st_size)
-
-    def add(self, path: Path, size: int) -> None:
-        """Counts a file that is there now."""
-        files = self._good if GOOD_MARK in path.suffixes else self._other
-        files.append((path, size))
-        self.used_bytes += size
-        metrics.EVIDENCE_BYTES.set(self.used_bytes)
-
-    def make_room(self, size: int) -> None:
-        """Removes the oldest files until `size` more bytes fit. Raises OSError when it may not."""
-        while self.used_bytes + size > self._max_bytes and (self._good or self._other):
-            files = self._good or self._other
-            path, freed = files[0]
-            path.unlink(missing_ok=True)
-            files.popleft()
-            self.used_bytes -= freed
+def worth(outcome: Outcome) -> Worth:
+    """The class of a judged part's evidence."""
+    if not isinstance(outcome, Judged) or outcome.verdict.result == verdict_pb2.Verdict.REVIEW:
+        return Worth.UNCERTAIN
+    return Worth.GOOD if outcome.is_good else Worth.CERTAIN
 
 
 def files_of(part: Part, outcome: Outcome) -> Iterator[EvidenceFile]:
@@ -176,26 +164,6 @@ def window_csv(window: Window) -> bytes:
     for cycle, record in list(rows)[window.padded_rows :]:
         text.write(",".join((str(cycle), *(f"{value:g}" for value in record))) + "\n")
     return text.getvalue().encode()
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    """The file under its name, on disk; or not there at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.rename(path)
-    except OSError:
-        unfinished.unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def _replace(path: Path, content: bytes) -> None:

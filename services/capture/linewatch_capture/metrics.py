@@ -3,6 +3,7 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from linewatch_capture.evidence_value import Worth
 from linewatch_capture.parts import REASONS
 
 OUTCOMES = ("ok", "ng", "review", "not_inspected", "skipped")
@@ -27,7 +28,24 @@ SPOOL_AGE = Gauge("linewatch_capture_spool_oldest_age_seconds", "Age of the olde
 SPOOL_FULL = Gauge(
     "linewatch_capture_spool_full", "1 while capture does not judge because its spool is full."
 )
-EVIDENCE_BYTES = Gauge("linewatch_capture_evidence_bytes", "Bytes of this line's evidence.")
+EVIDENCE_BYTES = Gauge(
+    "linewatch_capture_evidence_bytes", "Bytes of this line's evidence, of all its stations together."
+)
+EVIDENCE_MAX_BYTES = Gauge(
+    "linewatch_capture_evidence_max_bytes", "The bytes at which the least valuable goes."
+)
+EVIDENCE_EVICTED = Counter(
+    "linewatch_capture_evidence_evicted",
+    "Parts whose evidence went for a newer part's: good, certain, uncertain.",
+    ["worth"],
+)
+EVIDENCE_FULL = Gauge(
+    "linewatch_capture_evidence_full",
+    "1 while open work orders hold so much that the newest evidence was not kept.",
+)
+EVIDENCE_NOT_KEPT = Counter(
+    "linewatch_capture_evidence_not_kept", "Parts whose evidence was not kept for that reason."
+)
 EVIDENCE_FAILURES = Counter(
     "linewatch_capture_evidence_failures",
     "Parts whose evidence could not be written; their events went on without.",
@@ -36,6 +54,8 @@ EVIDENCE_FAILURES = Counter(
 # From the first moment on: a count that appears only with its first event can't be seen to stand still.
 for outcome in OUTCOMES:
     PARTS.labels(outcome)
+for one_worth in Worth:
+    EVIDENCE_EVICTED.labels(one_worth.name.lower())
 for reason in REASONS:
     NOT_INSPECTED.labels(reason)
 

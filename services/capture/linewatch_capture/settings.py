@@ -48,11 +48,11 @@ class Settings(ServiceSettings):
     spool_max_bytes: int = Field(default=64 * 1024 * 1024, ge=16 * 1024)
     """Bytes of events that may wait on disk for the forwarder; at this limit capture stops judging until there is room."""
     evidence_dir: Path | None = None
-    """Directory for frames, heat maps and windows that people look at; empty: none is kept."""
+    """Directory for frames, heat maps and windows that people look at; empty: none is kept. Beside it lies <name>-state, where the forwarder notes what is uploaded and what open work orders hold."""
     evidence_ok_share: float = Field(default=0.02, ge=0, le=1)
     """Share of good parts whose evidence is kept, 0 to 1; NG and REVIEW are always kept."""
     evidence_max_bytes: int = Field(default=1024 * 1024 * 1024, ge=1024 * 1024)
-    """Bytes of evidence of this line; at the limit the oldest of good parts goes first, then the oldest of all."""
+    """Bytes of evidence of this line, all its stations together; at the limit good parts go first, then certain defects, then uncertain parts, and what an open work order holds never."""
 
     @field_validator("line")
     @classmethod
