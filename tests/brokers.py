@@ -149,7 +149,8 @@ def running(child: Child) -> Iterator[Child]:
         child.kill()
 
 
-def _needs_mosquitto() -> None:
+def skip_without_mosquitto() -> None:
+    """Skips the test, with the reason, where mosquitto is not installed."""
     if MOSQUITTO_PROGRAM is None:
         pytest.skip(NO_MOSQUITTO)
 
@@ -163,7 +164,7 @@ def anyio_backend() -> str:
 def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
     """Each test runs against both brokers."""
     if request.param == MOSQUITTO:
-        _needs_mosquitto()
+        skip_without_mosquitto()
     made = Broker(request.param, tmp_path / "broker")
     with running(made):
         yield made
@@ -172,7 +173,7 @@ def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
 @pytest.fixture
 def mosquitto(tmp_path: Path) -> Iterator[Broker]:
     """The broker of a device as plant/ configures it, always mosquitto."""
-    _needs_mosquitto()
+    skip_without_mosquitto()
     made = Broker(MOSQUITTO, tmp_path / "broker")
     with running(made):
         yield made
@@ -297,7 +298,7 @@ class Cloud(Broker):
 @pytest.fixture
 def cloud(tmp_path: Path) -> Iterator[Cloud]:
     """The uplink's far end."""
-    _needs_mosquitto()
+    skip_without_mosquitto()
     made = Cloud(tmp_path / "cloud")
     with running(made):
         yield made

@@ -12,12 +12,8 @@ are refusals, and 0x10 is a success code for a message that nobody was subscribe
 import asyncio
 import contextlib
 import logging
-import random
-import ssl
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
@@ -27,109 +23,45 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from linewatch_runtime.lifecycle import in_daemon_thread
+from linewatch_runtime.mqtt_sessions import Sessions
+from linewatch_runtime.mqtt_words import (
+    Endpoint,
+    Message,
+    MqttError,
+    NobodySubscribed,
+    NotConnected,
+    Refused,
+    Subscriptions,
+    Tls,
+    TlsContext,
+    Will,
+)
 
 log = logging.getLogger(__name__)
 
 NO_MATCHING_SUBSCRIBERS = 0x10
 FIRST_FAILURE = 0x80
-SESSION_TAKEN_OVER = 0x8E
+PACKET_TOO_LARGE = 0x95
 
 CONNECT_TIMEOUT_S = 10.0
 PUBLISH_TIMEOUT_S = 10.0
-LONGEST_BACKOFF_S = 15.0
 KEEPALIVE_S = 20
-SHORT_SESSION_S = 2.0
-SHORT_SESSIONS = 5
-"""Sessions in a row that ended within SHORT_SESSION_S: most likely two processes share a client id, and each one's
-connect ends the other's session. Few brokers say so: mosquitto 2.0.11 and rumqttd just close."""
+
+MOST_IN_FLIGHT = 65_535
+"""Publishes without an acknowledgement where a broker names no limit of its own (MQTT 5, 3.2.2.3.3)."""
+
+__all__ = [
+    "Connection", "Endpoint", "Message", "MqttError", "NobodySubscribed", "NotConnected", "Refused", "Subscriptions",
+    "Tls", "TlsContext", "Will",
+]  # fmt: skip
 
 
-class MqttError(Exception):
-    """The broker or the way to it did not take a request."""
+class _End(NamedTuple):
+    """Why a session ended; `code` is the broker's, 0 where it gave none."""
 
-
-class NotConnected(MqttError):
-    """There is no connection, or it broke before the answer. Try again later."""
-
-
-class Refused(MqttError):
-    """The broker answered with a failure code, kept in `code`."""
-
-    def __init__(self, what: str, code: int, name: str) -> None:
-        super().__init__(f"{what}: 0x{code:02x} {name}")
-        self.code = code
-
-
-class NobodySubscribed(MqttError):
-    """The broker took the message and dropped it: no subscription matched."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """Files for TLS. Certificate and key make it mutual."""
-
-    ca_file: Path
-    certificate_file: Path | None = None
-    key_file: Path | None = None
-
-    def context(self) -> ssl.SSLContext:
-        """Reads the files anew, so that a renewed certificate is used at the next connection."""
-        context = ssl.create_default_context(cafile=str(self.ca_file))
-        if self.certificate_file:
-            context.load_cert_chain(self.certificate_file, self.key_file)
-        return context
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where the broker is and who we are to it."""
-
-    host: str
-    port: int
-    client_id: str
-    username: str | None = None
-    password_file: Path | None = None
-    tls: Tls | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Will:
-    """What the broker says of us, retained, when we vanish."""
-
-    topic: str
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Subscriptions:
-    """What we hear.
-
-    Attributes:
-        topics: topic filters, QoS 1.
-        manual_ack: the receiver calls `acknowledge` for each message, after it is safe.
-        session_expiry_s: how long the broker keeps the session, and what is queued in it, while we are away.
-        receive_maximum: messages that may be unacknowledged at once; a commit can't group more than this.
-        optional: a broker that refuses to subscribe us is told in the log, and the session goes on without.
-    """
-
-    topics: Sequence[str] = ()
-    manual_ack: bool = False
-    session_expiry_s: int = 0
-    receive_maximum: int = 200
-    optional: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One message as it came. `session` ties its acknowledgement to the connection that brought it."""
-
-    topic: str
-    payload: bytes
-    qos: int
-    packet_id: int
-    retain: bool
-    user_properties: Mapping[str, str]
-    session: object = field(repr=False)
+    reason: str
+    code: int = 0
+    by_us: bool = False
 
 
 class Connection:
@@ -143,8 +75,12 @@ class Connection:
         self._will = will
         self._client: paho.Client | None = None
         self._pending: dict[int, asyncio.Future[ReasonCode]] = {}
-        self._ended: asyncio.Future[str] | None = None
+        self._ended: asyncio.Future[_End] | None = None
         self._trouble = ""
+        self._sessions = Sessions(endpoint.client_id, endpoint.role)
+        self._window = asyncio.Semaphore(1)
+        self.largest_packet = 0
+        """Bytes of the largest packet that the broker takes in this session, by its CONNACK; 0: it named no limit."""
         self.connected = asyncio.Event()
         """Set while publishing is possible."""
         self.messages: asyncio.Queue[Message] = asyncio.Queue()
@@ -157,43 +93,75 @@ class Connection:
         """Why there is no connection, for people; empty while there is one."""
         return self._trouble
 
+    @property
+    def twin(self) -> str:
+        """Says that another process uses our client id, for people; empty where nothing looks like it."""
+        return self._sessions.twin
+
     async def run(self) -> None:
         """Connects, and connects again with full jitter, until it is cancelled."""
-        attempt = short = 0
         while True:
-            started = time.monotonic()
+            renewed = False
             try:
-                await self._session()
-                attempt = 0
-                short = short + 1 if time.monotonic() - started < SHORT_SESSION_S else 0
-                if short == SHORT_SESSIONS:
-                    hint = f"does another process use the client id {self.endpoint.client_id}?"
-                    log.error("mqtt_sessions_short", extra={"broker": self._broker, "reason": hint})
+                renewed = await self._session()
             except (OSError, MqttError, TimeoutError, ValueError) as error:
+                self._sessions.fail()
                 reason = str(error) or type(error).__name__
                 if reason != self._trouble:
                     log.warning("mqtt_unreachable", extra={"broker": self._broker, "reason": reason})
                 self._trouble = reason
-            attempt = min(attempt + 1, 8)
-            await asyncio.sleep(random.uniform(0.05, min(LONGEST_BACKOFF_S, 0.25 * 2**attempt)))  # noqa: S311
+            if not renewed:
+                await asyncio.sleep(self._sessions.pause_s())
+
+    def renew(self) -> None:
+        """Ends the session in good order and begins a new one at once, as with a new certificate.
+
+        What is on its way then fails with NotConnected: call it while nothing is.
+        """
+        self._give_up(_End("renewed", by_us=True))
 
     async def publish(
         self, topic: str, payload: bytes, *, retain: bool = False, needs_subscriber: bool = False,
-        user_properties: Mapping[str, str] | None = None,
+        user_properties: Mapping[str, str] | None = None, content_type: str = "",
     ) -> None:  # fmt: skip
         """Publishes with QoS 1 and returns once the broker has acknowledged.
 
         Raises:
             NotConnected: no connection, or it broke first, or no answer in PUBLISH_TIMEOUT_S.
             NobodySubscribed: `needs_subscriber`, and no subscription matched: the message is gone.
-            Refused: the broker's access list or a limit does not allow it.
+            Refused: the broker's access list or a limit does not allow it. Of a packet that is larger than the broker
+                takes nothing is sent: some brokers end the connection for it, and with it all else that is on its way.
         """
-        if self._client is None or not self.connected.is_set():
+        client = self._client
+        if client is None or not self.connected.is_set():
             raise NotConnected(self._broker)
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         if user_properties:
             properties.UserProperty = list(user_properties.items())
-        sent = self._client.publish(topic, payload, qos=1, retain=retain, properties=properties)
+        if content_type:
+            properties.ContentType = content_type
+        size = _packet_size(topic, payload, properties)
+        if 0 < self.largest_packet < size:
+            told = f"Packet too large: {size} bytes, and the broker takes {self.largest_packet}"
+            raise Refused(f"publish to {topic}", PACKET_TOO_LARGE, told)
+        async with self._window:  # first come, first served: the order is kept
+            if client is not self._client:
+                raise NotConnected(f"{self._broker}: the connection broke")
+            code = await self._acknowledged(client, topic, payload, retain, properties)
+        if code.value >= FIRST_FAILURE:
+            raise Refused(f"publish to {topic}", code.value, code.getName())
+        if needs_subscriber and code.value == NO_MATCHING_SUBSCRIBERS:
+            raise NobodySubscribed(topic)
+
+    async def _acknowledged(
+        self,
+        client: paho.Client,
+        topic: str,
+        payload: bytes,
+        retain: bool,
+        properties: Properties,
+    ) -> ReasonCode:
+        sent = client.publish(topic, payload, qos=1, retain=retain, properties=properties)
         if sent.rc != paho.MQTT_ERR_SUCCESS:
             raise NotConnected(paho.error_string(sent.rc))
         answer: asyncio.Future[ReasonCode] = asyncio.get_running_loop().create_future()
@@ -201,36 +169,32 @@ class Connection:
         try:
             # Not wait_for: in Python 3.11 it swallows a cancellation that comes together with the answer.
             async with asyncio.timeout(PUBLISH_TIMEOUT_S):
-                code = await answer
+                return await answer
         except TimeoutError:
             # A broker that takes packets and answers none is as good as gone: start over with a new session.
             reason = f"{self._broker} did not acknowledge in {PUBLISH_TIMEOUT_S:g} s"
-            self._give_up(reason)
+            self._give_up(_End(reason))
             raise NotConnected(reason) from None
         finally:
             self._pending.pop(sent.mid, None)
-        if code.value >= FIRST_FAILURE:
-            raise Refused(f"publish to {topic}", code.value, code.getName())
-        if needs_subscriber and code.value == NO_MATCHING_SUBSCRIBERS:
-            raise NobodySubscribed(topic)
 
     def acknowledge(self, message: Message) -> None:
         """Acknowledges a message of this session; one of an earlier session is left for the broker to send again."""
         if self._client is not None and message.session is self._client and message.qos > 0:
             self._client.ack(message.packet_id, message.qos)
 
-    def _give_up(self, reason: str) -> None:
+    def _give_up(self, end: _End) -> None:
         if self._ended is not None and not self._ended.done():
-            self._ended.set_result(reason)
+            self._ended.set_result(end)
 
     @property
     def _broker(self) -> str:
         return f"{self.endpoint.host}:{self.endpoint.port}"
 
-    async def _session(self) -> None:
-        """One connection from CONNECT to its end."""
+    async def _session(self) -> bool:
+        """One connection from CONNECT to its end. Returns whether we ended it, to have a new one at once."""
         loop = asyncio.get_running_loop()
-        ended: asyncio.Future[str] = loop.create_future()
+        ended: asyncio.Future[_End] = loop.create_future()
         self._ended = ended
         accepted: asyncio.Future[None] = loop.create_future()
         client = self._new_client(loop, accepted, ended)
@@ -239,6 +203,7 @@ class Connection:
         properties.ReceiveMaximum = self._subscriptions.receive_maximum
         clean = self._subscriptions.session_expiry_s == 0
         self._client = client
+        end = _End("")
         try:
             at = (self.endpoint.host, self.endpoint.port, KEEPALIVE_S)
             await in_daemon_thread(lambda: client.connect(*at, clean_start=clean, properties=properties))
@@ -247,17 +212,24 @@ class Connection:
                 await accepted
             log.info("mqtt_connected", extra={"broker": self._broker, "client_id": self.endpoint.client_id})
             self._trouble = ""
+            self._sessions.begin()
             self.on_connected()
             self.connected.set()
-            reason = await ended
-            self._trouble = reason
-            log.warning("mqtt_disconnected", extra={"broker": self._broker, "reason": reason})
+            end = await ended
+            self._sessions.end(end.code, by_us=end.by_us)
+            self._trouble = end.reason
+            log.log(
+                logging.INFO if end.by_us else logging.WARNING,
+                "mqtt_disconnected", extra={"broker": self._broker, "reason": end.reason},
+            )  # fmt: skip
+            return end.by_us
         finally:
             self.connected.clear()
             self._client = None
             for answer in self._pending.values():
                 if not answer.done():
-                    answer.set_exception(NotConnected(f"{self._broker}: the connection broke"))
+                    told = f"{self._broker}: the connection broke" + f" ({end.reason})" * bool(end.code)
+                    answer.set_exception(NotConnected(told, end.code))
             with contextlib.suppress(ValueError):
                 client.disconnect()
             await asyncio.shield(asyncio.to_thread(client.loop_stop))
@@ -265,14 +237,14 @@ class Connection:
                 left_open.close()
 
     def _new_client(
-        self, loop: asyncio.AbstractEventLoop, accepted: asyncio.Future[None], ended: asyncio.Future[str]
+        self, loop: asyncio.AbstractEventLoop, accepted: asyncio.Future[None], ended: asyncio.Future[_End]
     ) -> paho.Client:
         client = paho.Client(
             CallbackAPIVersion.VERSION2, self.endpoint.client_id, protocol=paho.MQTTv5,
             manual_ack=self._subscriptions.manual_ack, reconnect_on_failure=False,
         )  # fmt: skip
         client.connect_timeout = CONNECT_TIMEOUT_S
-        client.max_inflight_messages_set(self._subscriptions.receive_maximum)
+        client.max_inflight_messages_set(MOST_IN_FLIGHT)
         if self.endpoint.username:
             secret = self.endpoint.password_file.read_text().strip() if self.endpoint.password_file else None
             client.username_pw_set(self.endpoint.username, secret)
@@ -285,8 +257,10 @@ class Connection:
             with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending
                 loop.call_soon_threadsafe(function, *arguments)
 
-        def connected(_c: object, _u: object, _flags: object, code: ReasonCode, _p: object) -> None:
-            from_thread(self._on_connect, client, accepted, code)
+        def connected(
+            _c: object, _u: object, _flags: object, code: ReasonCode, limits: Properties | None
+        ) -> None:
+            from_thread(self._on_connect, client, accepted, code, limits)
 
         def subscribed(_c: object, _u: object, _mid: int, codes: list[ReasonCode], _p: object) -> None:
             from_thread(_on_subscribe, accepted, codes, self._subscriptions)
@@ -307,9 +281,15 @@ class Connection:
         client.on_disconnect = disconnected
         return client
 
-    def _on_connect(self, client: paho.Client, accepted: asyncio.Future[None], code: ReasonCode) -> None:
+    def _on_connect(
+        self, client: paho.Client, accepted: asyncio.Future[None], code: ReasonCode, limits: Properties | None
+    ) -> None:
         if accepted.done():
             return
+        self.largest_packet = getattr(limits, "MaximumPacketSize", 0)
+        # paho does not read the broker's limit, and a broker may end the session of a client that exceeds it (0x93).
+        allowed = getattr(limits, "ReceiveMaximum", MOST_IN_FLIGHT)
+        self._window = asyncio.Semaphore(min(allowed, self._subscriptions.receive_maximum))
         if code.value >= FIRST_FAILURE:
             accepted.set_exception(Refused("connect", code.value, code.getName()))
         elif self._subscriptions.topics:
@@ -337,14 +317,18 @@ def _on_subscribe(accepted: asyncio.Future[None], codes: list[ReasonCode], wante
         accepted.set_result(None)
 
 
-def _on_disconnect(accepted: asyncio.Future[None], ended: asyncio.Future[str], code: ReasonCode) -> None:
+def _on_disconnect(accepted: asyncio.Future[None], ended: asyncio.Future[_End], code: ReasonCode) -> None:
     reason = code.getName()
-    if code.value == SESSION_TAKEN_OVER:
-        log.error("mqtt_client_id_taken", extra={"reason": "another process connects with this client id"})
     if not accepted.done():
         accepted.set_exception(NotConnected(reason))
     if not ended.done():
-        ended.set_result(reason)
+        ended.set_result(_End(reason, code.value if code.value >= FIRST_FAILURE else 0))
+
+
+def _packet_size(topic: str, payload: bytes, properties: Properties) -> int:
+    """Bytes of a PUBLISH with QoS 1 (MQTT 5, 3.3): header, length, topic with its length, packet id, the rest."""
+    rest = 2 + len(topic.encode()) + 2 + len(properties.pack()) + len(payload)  # type: ignore[no-untyped-call]
+    return 1 + next(count for count in (1, 2, 3, 4) if rest < 128**count) + rest
 
 
 def _message(message: paho.MQTTMessage, client: paho.Client) -> Message:

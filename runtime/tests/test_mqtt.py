@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 
 import pytest
-from brokers import MOSQUITTO, Broker, connected, listening, running, until
+from brokers import MOSQUITTO, Broker, connected, listening, running, skip_without_mosquitto, until
+from prometheus_client import REGISTRY
 
 from linewatch_runtime.mqtt import (
     Connection,
@@ -15,6 +16,13 @@ from linewatch_runtime.mqtt import (
     Refused,
     Subscriptions,
     Will,
+)
+from linewatch_runtime.mqtt_sessions import (
+    SESSION_TAKEN_OVER,
+    SHORT_SESSIONS,
+    TWIN_BACKOFF_S,
+    TWIN_GONE_AFTER_S,
+    Sessions,
 )
 
 pytestmark = pytest.mark.anyio
@@ -209,25 +217,126 @@ async def test_taken_over_session_is_told_as_an_error(caplog: pytest.LogCaptureF
 
     server = await asyncio.start_server(take_over, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    async with server, connected(Endpoint("127.0.0.1", port, "same"), wait=False):
+    endpoint = Endpoint("127.0.0.1", port, "same", role="taken-over")
+    async with server, connected(endpoint, wait=False) as connection:
         await until(
             lambda: any(one.message == "mqtt_client_id_taken" for one in caplog.records), "it is told"
         )
+        assert "client id same" in connection.twin
+        assert sample("linewatch_mqtt_twin", "taken-over") == 1
+        assert sample("linewatch_mqtt_taken_over_total", "taken-over") == 1
 
 
 async def test_two_processes_with_one_client_id_are_told_by_a_broker_that_gives_no_reason(
     broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with connected(broker.endpoint("same")), connected(broker.endpoint("same"), wait=False):
-        await until(
-            lambda: any(one.message == "mqtt_sessions_short" for one in caplog.records), "it is told", 30
-        )
+    async with (
+        connected(broker.endpoint("same", role="one-of-two")) as one_of_two,
+        connected(broker.endpoint("same"), wait=False),
+    ):
+        await until(lambda: one_of_two.twin, "it is told", 30)
+        assert "client id same" in one_of_two.twin
+        assert sample("linewatch_mqtt_twin", "one-of-two") == 1
+    assert any(one.message == "mqtt_sessions_short" for one in caplog.records)
+
+
+def sample(name: str, role: str) -> float | None:
+    return REGISTRY.get_sample_value(name, {"role": role})
+
+
+def test_twins_connect_once_in_a_few_seconds_each_and_one_that_is_alone_again_is_no_twin() -> None:
+    now = 0.0
+    sessions = Sessions("same", "clocked", lambda: now)
+    assert sessions.pause_s() < 1
+    sessions.begin()
+    now += 30.0
+    sessions.end(SESSION_TAKEN_OVER)
+    assert all(TWIN_BACKOFF_S[0] <= sessions.pause_s() <= TWIN_BACKOFF_S[1] for _ in range(100))
+
+    sessions.begin()
+    now += TWIN_GONE_AFTER_S - 1
+    assert sessions.twin
+    now += 1
+    assert not sessions.twin
+    sessions.end(0)
+
+    assert not sessions.twin
+    assert sessions.pause_s() < 1
+
+
+def test_session_that_we_end_ourselves_is_no_sign_of_a_twin() -> None:
+    sessions = Sessions("same", "clocked", lambda: 0.0)
+    for _ in range(2 * SHORT_SESSIONS):
+        sessions.begin()
+        sessions.end(0, by_us=True)
+
+    assert not sessions.twin
+
+
+LIMITED = """\
+listener {port} 127.0.0.1
+allow_anonymous true
+max_packet_size 1000
+"""
+
+
+@pytest.mark.parametrize("topic", ["in/a", "in/ä" + "x" * 200])
+async def test_packet_that_the_broker_does_not_take_is_not_sent_and_the_session_goes_on(
+    tmp_path: Path, topic: str
+) -> None:
+    skip_without_mosquitto()
+    broker = Broker(MOSQUITTO, tmp_path / "limited", LIMITED)
+    with running(broker):
+        async with connected(broker.endpoint("a")) as connection:
+            assert connection.largest_packet == 1000
+            sessions = []
+            connection.on_connected = lambda: sessions.append(1)
+            head = (
+                1 + 2 + 2 + len(topic.encode()) + 2 + 1
+            )  # fixed header, topic with its length, packet id, properties
+
+            await connection.publish(topic, b"x" * (1000 - head))
+            with pytest.raises(Refused) as refused:
+                await connection.publish(topic, b"x" * (1000 - head + 1))
+            await connection.publish(topic, b"the session goes on")
+
+            assert refused.value.code == 0x95
+            assert "1001 bytes, and the broker takes 1000" in str(refused.value)
+            assert not sessions
+
+
+async def test_control_packet_that_is_sent_all_the_same_ends_the_session(tmp_path: Path) -> None:
+    skip_without_mosquitto()
+    broker = Broker(MOSQUITTO, tmp_path / "limited", LIMITED)
+    with running(broker):
+        async with connected(broker.endpoint("a")) as connection:
+            connection.largest_packet = 0
+
+            with pytest.raises(NotConnected) as broke:
+                await connection.publish("in/a", b"x" * 1001)
+
+            assert broke.value.code == 0x95
+
+
+async def test_session_is_renewed_at_once(mosquitto: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    async with connected(mosquitto.endpoint("a")) as connection:
+        for _ in range(10):
+            again = asyncio.Event()
+            connection.on_connected = again.set
+            connection.renew()
+            await asyncio.wait_for(again.wait(), 10)
+        await until(connection.connected.is_set, "connected")
+        await connection.publish("in/a", b"x")
+
+        assert not connection.twin
+    assert not [one for one in caplog.records if one.levelname == "WARNING"]
 
 
 async def test_absent_broker_is_tried_for_ever_and_told_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("linewatch_runtime.mqtt.LONGEST_BACKOFF_S", 0.06)
+    monkeypatch.setattr("linewatch_runtime.mqtt_sessions.LONGEST_BACKOFF_S", 0.06)
     connection = Connection(Endpoint("127.0.0.1", 1, "a"))
     attempts = []
     real = connection._session
