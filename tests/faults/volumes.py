@@ -31,12 +31,17 @@ SMALLEST = {"xfs": 320, "ext4": 16}
 PACKAGE = {"xfs": "xfsprogs", "ext4": "e2fsprogs"}
 
 
-@dataclass(frozen=True, slots=True)
+OPTIONS = {"xfs": "nouuid", "ext4": "defaults"}
+"""nouuid: the file system of before the power loss may still be known to the kernel."""
+
+
+@dataclass(slots=True)
 class Volume:
-    """A mounted file system. `device` is empty in memory."""
+    """A mounted file system. In memory it has neither image nor device."""
 
     kind: str
     folder: Path
+    image: Path | None = None
     device: str = ""
 
     def lose_power(self) -> None:
@@ -48,10 +53,16 @@ class Volume:
             os.close(folder)
 
     def power_returns(self) -> None:
-        """Mounts what the device holds; the file system replays its log. Whoever had files open must be gone."""
+        """Mounts what the device holds; the file system replays its log. Whoever had files open must be gone.
+
+        On a new device over the same image: a mount name space that a container or `ip netns exec` made meanwhile may
+        hold the dead file system a while longer, and a mount of the old device would give that one back.
+        """
         # A process that was just killed may still be closing its files.
         wait_for(lambda: _run("umount", self.folder) == "", f"{self.folder} can be unmounted", 20)
-        failed = _run("mount", "-t", self.kind, self.device, self.folder)
+        old, self.device = self.device, _loop_device(self.image)
+        _run("losetup", "--detach", old)
+        failed = _run("mount", "-t", self.kind, "-o", OPTIONS[self.kind], self.device, self.folder)
         assert not failed, failed
 
     @property
@@ -79,22 +90,21 @@ def volume(kind: str, base: Path, mebibytes: int = 0) -> Iterator[Volume]:
     image = base / f"{kind}.image"
     with image.open("wb") as file:
         file.truncate(max(mebibytes, SMALLEST[kind]) * 1024 * 1024)
-    device = _loop_device(image)
+    made = Volume(kind, folder, image, _loop_device(image))
     try:
-        force = "-f" if kind == "xfs" else "-F"
-        failed = _run(f"mkfs.{kind}", "-q", force, device)
+        failed = _run(f"mkfs.{kind}", "-q", "-f" if kind == "xfs" else "-F", made.device)
         assert not failed, failed
-        _mounts("-t", kind, device, folder)
+        _mounts("-t", kind, made.device, folder)
         try:
-            yield Volume(kind, folder, device)
+            yield made
         finally:
             _run("umount", "--lazy", folder)
     finally:
-        _run("losetup", "--detach", device)
+        _run("losetup", "--detach", made.device)
         image.unlink()
 
 
-def _loop_device(image: Path) -> str:
+def _loop_device(image: Path | None) -> str:
     run = subprocess.run(
         ["losetup", "--find", "--show", image], capture_output=True, text=True, env={"PATH": PATH}, check=False
     )  # fmt: skip
