@@ -93,7 +93,8 @@ class Publisher:
         record = stored.record
         self._in_flight[record.event_id] = time.monotonic()
         try:
-            await self._connection.publish(record.topic, record.payload)
+            # Without a subscriber the message is gone: told now it is sent again in its order, not 2 s behind younger ones.
+            await self._connection.publish(record.topic, record.payload, needs_subscriber=True)
         except MqttError as error:
             self._in_flight.pop(record.event_id, None)
             return str(error)
