@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable
 
 from linewatch_forwarder.arrivals import Arrival, arrival
+from linewatch_forwarder.retention import Arrived
 from linewatch_forwarder.streams.port import DurableStreams, StreamsUnavailable
 from linewatch_runtime.events import Place
 from linewatch_runtime.mqtt import Connection, Message, MqttError
@@ -42,6 +43,8 @@ class Intake:
         self._stored = stored
         self.full: dict[str, str] = {}
         """Streams that refuse events now, with the reason."""
+        self.arrived: dict[str, Arrived] = defaultdict(Arrived)
+        """What came into each stream since the start, repeats left out."""
 
     async def run(self) -> None:
         """Takes events in until it is cancelled."""
@@ -73,7 +76,7 @@ class Intake:
                     await self._streams.bury(one.record, one.reason)
                     log.error("event_buried", extra={"topic": one.record.topic, "reason": one.reason})
             if good:
-                await self._streams.append(good)
+                self._count(stream, good, await self._streams.append(good))
         except (SpoolFull, StreamsUnavailable) as error:
             reason = error.detail if isinstance(error, SpoolFull) else str(error)
             if stream not in self.full:
@@ -83,6 +86,11 @@ class Intake:
         if self.full.pop(stream, None):
             log.warning("stream_has_room", extra={"stream": stream})
         return arrivals
+
+    def _count(self, stream: str, records: list[Record], new: int) -> None:
+        size = sum(one.size for one in records) * new // len(records)
+        before = self.arrived[stream]
+        self.arrived[stream] = Arrived(before.events + new, before.bytes + size)
 
     async def _tell_producers(self, arrivals: list[Arrival]) -> None:
         by_place: dict[Place, list[str]] = defaultdict(list)
