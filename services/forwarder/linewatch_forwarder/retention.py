@@ -166,7 +166,7 @@ class Retentions:
         went = gone - before.gone
         # Only with a backlog at both ends a step tells how fast the way out is, and not how little there was to send.
         if (
-            min(waiting, before.waiting) >= max(went, 1)
+            min(waiting, before.waiting) >= CAUGHT_UP_S * max(went, 1)
             and not (is_stopped or before.is_stopped)
             and went >= 0
         ):
