@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Producers inside a fault test: they publish events as capture does, and keep what the forwarder says it committed.
+
+They trust `committed` and send nothing twice by themselves, so that nobody but the forwarder can save an event.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from brokers import STATION, Broker, connected, inspection
+
+from linewatch_runtime.events import Place, stream_of
+from linewatch_runtime.mqtt import Connection, MqttError, Subscriptions
+from linewatch_runtime.records import Record
+
+AT_ONCE = 100
+"""Publishes on their way at once."""
+
+
+@dataclass(slots=True)
+class Station:
+    """One producer. `made` holds every event it ever published, in order; `numbers` of its origin go on from 1."""
+
+    connection: Connection
+    place: Place = STATION
+    made: dict[str, Record] = field(default_factory=dict)
+    committed: set[str] = field(default_factory=set)
+
+    async def make(self, results: Iterable[str]) -> list[str]:
+        """Publishes one event for each result, OK or NG, in order. Returns the ids."""
+        ids = []
+        for result in results:
+            event_id, payload = inspection(len(self.made) + 1, result, self.place)
+            topic = self.place.topic("inspection")
+            self.made[event_id] = Record(event_id, stream_of(self.place.line), topic, payload, result != "OK")
+            ids.append(event_id)
+        await self.send(ids)
+        return ids
+
+    async def send(self, event_ids: Iterable[str]) -> None:
+        """Publishes events that were made, again or for the first time."""
+        records = [self.made[one] for one in event_ids]
+        for begin in range(0, len(records), AT_ONCE):
+            some = records[begin : begin + AT_ONCE]
+            await asyncio.gather(*(self.connection.publish(one.topic, one.payload) for one in some))
+
+    async def keep_sending(self, results: Iterable[str], group: int = 10) -> None:
+        """`make`, a few at a time, whatever the broker says, for as long as there are results."""
+        left = list(results)
+        while left:
+            some, left = left[:group], left[group:]
+            try:
+                await self.make(some)
+            except MqttError:
+                await asyncio.sleep(0.1)  # what was made is in `made`, and never committed
+
+    async def hear(self) -> None:
+        """Until it is cancelled."""
+        while True:
+            message = await self.connection.messages.get()
+            self.committed.update(json.loads(message.payload)["event_ids"])
+
+    @property
+    def refused(self) -> list[str]:
+        """What was made and not committed, in order."""
+        return [one for one in self.made if one not in self.committed]
+
+
+@asynccontextmanager
+async def station(broker: Broker, place: Place = STATION) -> AsyncIterator[Station]:
+    """A producer that is connected inside the block."""
+    committed = Subscriptions([place.topic("committed")])
+    async with connected(broker.endpoint(f"capture-{place.line}-{place.station}"), committed) as connection:
+        made = Station(connection, place)
+        task = asyncio.create_task(made.hear(), name="committed")
+        try:
+            yield made
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
