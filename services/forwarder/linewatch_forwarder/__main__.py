@@ -12,6 +12,7 @@ from linewatch_forwarder.report import Report, place_of
 from linewatch_forwarder.settings import Settings
 from linewatch_forwarder.streams.embedded import EmbeddedStreams
 from linewatch_forwarder.streams.port import DurableStreams
+from linewatch_forwarder.streams.moving import move
 from linewatch_forwarder.uplinks.iot_core import IotCore
 from linewatch_forwarder.uplinks.none import NoUplink
 from linewatch_forwarder.uplinks.port import Uplink
@@ -38,7 +39,7 @@ def main() -> None:
     logs.configure("forwarder", settings.log_level)
     lock = lock_state_dir(settings.state_dir, "forwarder", "FORWARDER_STATE_DIR")
     serve_metrics(settings.metrics_host, settings.metrics_port, "FORWARDER_METRICS_PORT")
-    streams = _open_streams(settings)
+    streams = _open_streams(settings, settings.streams)
     try:
         asyncio.run(_serve(settings, streams))
     finally:
@@ -48,10 +49,12 @@ def main() -> None:
 
 
 def _open_streams(settings: Settings) -> DurableStreams:
-    limit = StreamLimit(settings.stream_max_bytes, settings.stream_max_age_s, settings.when_full)
     try:
-        path = settings.state_dir / "forwarder.db"
-        return EmbeddedStreams(SpoolWorker(lambda: Spool(path, limit, settings.file_max_bytes)))
+        return _streams(settings, settings.streams)
+FILES = {"embedded": "forwarder.db", "stream_manager": "stream-manager.db"}
+"""What the streams of each kind keep in the state directory."""
+
+
     except SpoolDamaged as error:
         print(f"FORWARDER_STATE_DIR: {error}", file=sys.stderr)
         sys.exit(EXIT_BAD_SETTINGS)
@@ -62,6 +65,39 @@ async def _serve(settings: Settings, streams: DurableStreams) -> None:
     epoch = await streams.next_epoch()
     listener = Connection(
         _local(settings, "listener"),
+def _streams(settings: Settings, kind: str) -> DurableStreams:
+    limit = StreamLimit(settings.stream_max_bytes, settings.stream_max_age_s, settings.when_full)
+    path = settings.state_dir / FILES[kind]
+    if kind == "embedded":
+        return EmbeddedStreams(SpoolWorker(lambda: Spool(path, limit, settings.file_max_bytes)))
+    # Imported here: the default has no need of the SDK in its memory.
+    from linewatch_forwarder.streams import stream_manager
+    from linewatch_forwarder.streams.sdk import Session
+
+    session = Session(
+        settings.stream_manager_host, settings.stream_manager_port, settings.stream_manager_token_file
+    )
+    return stream_manager.open_streams(
+        path, session, limit, settings.stream_segment_bytes, settings.file_max_bytes
+    )
+
+
+async def _bring_along(settings: Settings, streams: DurableStreams) -> None:
+    """What waits in the other kind of streams, if FORWARDER_STREAMS was changed."""
+    for kind, file in FILES.items():
+        if kind == settings.streams or not (settings.state_dir / file).exists():
+            continue
+        try:
+            old = await asyncio.to_thread(_streams, settings, kind)
+        except SpoolDamaged as error:
+            log.error("streams_not_moved", extra={"reason": str(error)})
+            continue
+        try:
+            await move(old, streams)
+        finally:
+            old.close()
+
+
         Subscriptions(
             # Of its own site only: the device's policy allows no other, and IoT Core ends a connection that publishes
             # what its policy does not allow.
@@ -80,7 +116,7 @@ async def _serve(settings: Settings, streams: DurableStreams) -> None:
 
     def ready() -> bool:
         """Takes events in; whether the cloud can be reached is not ours to heal, and what waits for it is safe."""
-        return listener.connected.is_set() and speaker.connected.is_set()
+        return listener.connected.is_set() and speaker.connected.is_set() and not streams.trouble
 
     report = Report(place, streams, speaker, uplink, intake, delivery, heartbeat, ready, epoch)
     nucleus = Nucleus(ready)
@@ -102,6 +138,7 @@ async def _serve(settings: Settings, streams: DurableStreams) -> None:
             for task in [delivering, reporting, *around]:
                 task.cancel()
 
+            around.append(tasks.create_task(_bring_along(settings, streams), name="moving"))
 
 def _local(settings: Settings, role: str) -> Endpoint:
     tls = Tls(settings.mqtt_ca_file) if settings.mqtt_ca_file else None

@@ -364,9 +364,9 @@ class StreamManagerStreams:
 
 
 def open_streams(
-    state_dir: Path, session: Session, limit: StreamLimit, segment_bytes: int, file_max_bytes: int
+    path: Path, session: Session, limit: StreamLimit, segment_bytes: int, file_max_bytes: int
 ) -> StreamManagerStreams:
-    """The streams with their ledger in the state directory.
+    """The streams with their ledger at `path`.
 
     A ledger that can't be read is put aside, never deleted: its dead letters are in it. A new one takes in all that
     Stream Manager holds, so that nothing that waits is lost.
@@ -374,7 +374,6 @@ def open_streams(
     Raises:
         SpoolDamaged: there can't be a ledger at all.
     """
-    path = state_dir / "stream-manager.db"
 
     def open_ledger() -> Ledger:
         try:
