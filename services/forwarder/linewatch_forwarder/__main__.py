@@ -39,7 +39,7 @@ def main() -> None:
     logs.configure("forwarder", settings.log_level)
     lock = lock_state_dir(settings.state_dir, "forwarder", "FORWARDER_STATE_DIR")
     serve_metrics(settings.metrics_host, settings.metrics_port, "FORWARDER_METRICS_PORT")
-    streams = _open_streams(settings, settings.streams)
+    streams = _open_streams(settings)
     try:
         asyncio.run(_serve(settings, streams))
     finally:
