@@ -11,8 +11,8 @@ from linewatch_forwarder.intake import GROUP, Intake
 from linewatch_forwarder.report import Report, place_of
 from linewatch_forwarder.settings import Settings
 from linewatch_forwarder.streams.embedded import EmbeddedStreams
-from linewatch_forwarder.streams.port import DurableStreams
 from linewatch_forwarder.streams.moving import move
+from linewatch_forwarder.streams.port import DurableStreams
 from linewatch_forwarder.uplinks.iot_core import IotCore
 from linewatch_forwarder.uplinks.none import NoUplink
 from linewatch_forwarder.uplinks.port import Uplink
@@ -48,23 +48,18 @@ def main() -> None:
     log.info("stopped")
 
 
-def _open_streams(settings: Settings) -> DurableStreams:
-    try:
-        return _streams(settings, settings.streams)
 FILES = {"embedded": "forwarder.db", "stream_manager": "stream-manager.db"}
 """What the streams of each kind keep in the state directory."""
 
 
+def _open_streams(settings: Settings) -> DurableStreams:
+    try:
+        return _streams(settings, settings.streams)
     except SpoolDamaged as error:
         print(f"FORWARDER_STATE_DIR: {error}", file=sys.stderr)
         sys.exit(EXIT_BAD_SETTINGS)
 
 
-async def _serve(settings: Settings, streams: DurableStreams) -> None:
-    place = place_of(settings.site)
-    epoch = await streams.next_epoch()
-    listener = Connection(
-        _local(settings, "listener"),
 def _streams(settings: Settings, kind: str) -> DurableStreams:
     limit = StreamLimit(settings.stream_max_bytes, settings.stream_max_age_s, settings.when_full)
     path = settings.state_dir / FILES[kind]
@@ -98,6 +93,11 @@ async def _bring_along(settings: Settings, streams: DurableStreams) -> None:
             old.close()
 
 
+async def _serve(settings: Settings, streams: DurableStreams) -> None:
+    place = place_of(settings.site)
+    epoch = await streams.next_epoch()
+    listener = Connection(
+        _local(settings, "listener"),
         Subscriptions(
             # Of its own site only: the device's policy allows no other, and IoT Core ends a connection that publishes
             # what its policy does not allow.
@@ -129,6 +129,7 @@ async def _bring_along(settings: Settings, streams: DurableStreams) -> None:
                     (listener, "listener"), (speaker, "speaker"), (uplink, "uplink"), (nucleus, "nucleus"),
                 )
             ]  # fmt: skip
+            around.append(tasks.create_task(_bring_along(settings, streams), name="moving"))
             receiving = tasks.create_task(intake.run(), name="intake")
             delivering = tasks.create_task(delivery.run(stop), name="delivery")
             reporting = tasks.create_task(report.run(stop), name="report")
@@ -138,7 +139,6 @@ async def _bring_along(settings: Settings, streams: DurableStreams) -> None:
             for task in [delivering, reporting, *around]:
                 task.cancel()
 
-            around.append(tasks.create_task(_bring_along(settings, streams), name="moving"))
 
 def _local(settings: Settings, role: str) -> Endpoint:
     tls = Tls(settings.mqtt_ca_file) if settings.mqtt_ca_file else None
