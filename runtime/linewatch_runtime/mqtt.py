@@ -81,6 +81,8 @@ class Connection:
         self._window = asyncio.Semaphore(1)
         self.largest_packet = 0
         """Bytes of the largest packet that the broker takes in this session, by its CONNACK; 0: it named no limit."""
+        self.is_subscribed = False
+        """Whether the broker let us subscribe in this session; with `optional` it need not."""
         self.connected = asyncio.Event()
         """Set while publishing is possible."""
         self.messages: asyncio.Queue[Message] = asyncio.Queue()
@@ -263,7 +265,7 @@ class Connection:
             from_thread(self._on_connect, client, accepted, code, limits)
 
         def subscribed(_c: object, _u: object, _mid: int, codes: list[ReasonCode], _p: object) -> None:
-            from_thread(_on_subscribe, accepted, codes, self._subscriptions)
+            from_thread(self._on_subscribe, accepted, codes)
 
         def received(_c: object, _u: object, message: paho.MQTTMessage) -> None:
             from_thread(self.messages.put_nowait, _message(message, client))
@@ -298,23 +300,24 @@ class Connection:
         else:
             accepted.set_result(None)
 
+    def _on_subscribe(self, accepted: asyncio.Future[None], codes: list[ReasonCode]) -> None:
+        if accepted.done():
+            return
+        refused = next((code for code in codes if code.value >= FIRST_FAILURE), None)
+        self.is_subscribed = refused is None
+        if refused is not None and self._subscriptions.optional:
+            topics = list(self._subscriptions.topics)
+            log.warning("mqtt_not_subscribed", extra={"topics": topics, "reason": refused.getName()})
+            accepted.set_result(None)
+        elif refused is not None:
+            accepted.set_exception(Refused("subscribe", refused.value, refused.getName()))
+        else:
+            accepted.set_result(None)
+
     def _on_publish(self, mid: int, code: ReasonCode) -> None:
         answer = self._pending.get(mid)
         if answer is not None and not answer.done():
             answer.set_result(code)
-
-
-def _on_subscribe(accepted: asyncio.Future[None], codes: list[ReasonCode], wanted: Subscriptions) -> None:
-    if accepted.done():
-        return
-    refused = next((code for code in codes if code.value >= FIRST_FAILURE), None)
-    if refused is not None and wanted.optional:
-        log.warning("mqtt_not_subscribed", extra={"topics": list(wanted.topics), "reason": refused.getName()})
-        accepted.set_result(None)
-    elif refused is not None:
-        accepted.set_exception(Refused("subscribe", refused.value, refused.getName()))
-    else:
-        accepted.set_result(None)
 
 
 def _on_disconnect(accepted: asyncio.Future[None], ended: asyncio.Future[_End], code: ReasonCode) -> None:
