@@ -14,10 +14,11 @@ from linewatch.v1 import event_pb2, verdict_pb2
 from linewatch_runtime.events import Place, envelope, origin, stream_of
 from linewatch_runtime.mqtt import Connection, Endpoint, Subscriptions
 from linewatch_runtime.publisher import Publisher
-from linewatch_runtime.spool import Record, Spool, SpoolWorker
+from linewatch_runtime.spool import Record, Spool, SpoolFull, SpoolWorker
 
 PLACE = Place("plant-1", "line-1", "station-1")
 BATCH = 5
+TRY_AGAIN_S = 0.2
 
 
 def event_id(number: int) -> str:
@@ -41,7 +42,12 @@ async def make(worker: SpoolWorker, publisher: Publisher, count: int, rate: floa
     epoch = await worker.run(worker.spool.next_epoch)
     while (made := (await worker.run(worker.spool.counts)).get("made", 0)) < count:
         batch = [event(number, epoch) for number in range(made, min(made + BATCH, count))]
-        await worker.run(worker.spool.append, batch, {"made": len(batch)})
+        try:
+            await worker.run(worker.spool.append, batch, {"made": len(batch)})
+        except SpoolFull:
+            print("held", flush=True)  # as capture does: nothing of the batch was stored
+            await asyncio.sleep(TRY_AGAIN_S)
+            continue
         publisher.wake()
         await asyncio.sleep(BATCH / rate)
 

@@ -54,7 +54,7 @@ class Sink:
     @property
     def repeats(self) -> int:
         """Events that came again; the event id makes them harmless behind this point."""
-        return len(self.arrivals) - len(self.first)
+        return len(self.arrivals) - len({one.event_id for one in self.arrivals})
 
     def lacks(self, event_ids: Collection[str]) -> set[str]:
         """Those of the ids that have not come."""

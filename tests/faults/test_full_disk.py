@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: F811 - fixtures
+"""R5: the disk is full, in memory, on ext4, and at the file's own cap. Nobody exits, nothing acknowledged is lost, and
+five seconds after there is room everything flows again.
+
+Somebody else's file fills the volume to the last block, while the forwarder's (or a producer's) spool is far from its
+cap: the worst case, in which SQLite can neither append nor delete.
+
+Guards: runtime/linewatch_runtime/spool.py, services/forwarder/linewatch_forwarder/{intake,delivery}.py.
+"""
+
+import contextlib
+import os
+import sqlite3
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from brokers import Broker, Child, Cloud, until
+from faults.loads import Station, station
+from faults.sink import Sink, sinking
+from faults.volumes import Volume, volume
+from forwarding import Forwarder, forwarder  # noqa: F401 - a fixture
+
+pytestmark = [pytest.mark.faults, pytest.mark.anyio, pytest.mark.timeout(240)]
+
+AGAIN_WITHIN_S = 5.0
+PRODUCER = Path(__file__).with_name("producer.py")
+
+
+class Ballast:
+    """A file of somebody else that takes every block that is left, and keeps taking those that come free."""
+
+    def __init__(self, disk: Volume) -> None:
+        self._path = disk.folder / "somebody-elses.file"
+
+    def fill(self) -> None:
+        with self._path.open("ab", buffering=0) as file:
+            for size in (64 * 1024, 4096, 1):
+                with contextlib.suppress(OSError):
+                    while file.write(bytes(size)) == size:
+                        pass
+            with contextlib.suppress(OSError):
+                os.fsync(file.fileno())
+
+    def take_away(self) -> None:
+        self._path.unlink()
+
+
+async def produced_into(line: Station, ballast: Ballast, events: int) -> None:
+    """Publishes a few at a time, with every free block taken before each."""
+    for _ in range(events // 20):
+        ballast.fill()
+        await line.make(["OK", "OK", "OK", "OK", "NG"] * 4)
+
+
+@pytest.mark.parametrize(("kind", "mebibytes"), [("tmpfs", 16), ("ext4", 16)])
+async def test_forwarder_on_a_full_disk_refuses_stays_up_and_takes_events_again_within_seconds(
+    kind: str, mebibytes: int, tally, mosquitto: Broker, cloud: Cloud, tmp_path: Path, forwarder: Forwarder
+) -> None:
+    forwarder.environment["FORWARDER_UPLINK_RATE"] = "10000"
+    with volume(kind, tmp_path / "disk", mebibytes) as disk, contextlib.ExitStack() as stack:
+        stack.callback(forwarder.kill)
+        forwarder.environment["FORWARDER_STATE_DIR"] = str(disk.folder / "state")
+        ballast = Ballast(disk)
+        async with sinking(cloud.endpoint("sink")) as sink, station(mosquitto) as line:
+            forwarder.start()
+            await line_flows(forwarder, line, sink)
+
+            await produced_into(line, ballast, 800)
+            await until(lambda: forwarder.events("stream_full"), "it says that it is full")
+            refused = line.refused
+            assert refused, "the disk was not full"
+
+            ballast.take_away()
+            back_s = await flows_again(line, sink)
+            await line.send(line.refused)
+            await until(lambda: not sink.lacks(line.made), "all arrive", 60)
+            assert forwarder.runs, forwarder.told()[-2000:]
+            assert forwarder.end() == 0
+        sound(disk.folder / "state" / "forwarder.db")
+    tell(tally, line, sink, f"full {kind}: {len(refused)} refused, flows {back_s:.1f} s after room")
+    assert_one_life(forwarder)
+
+
+async def test_forwarder_at_its_files_cap_refuses_and_takes_events_again_within_seconds_of_draining(
+    tally, mosquitto: Broker, cloud: Cloud, forwarder: Forwarder
+) -> None:
+    forwarder.environment |= {
+        "FORWARDER_UPLINK_RATE": "10000", "FORWARDER_FILE_MAX_BYTES": str(1024 * 1024),
+    }  # fmt: skip
+    async with station(mosquitto) as line:
+        async with sinking(cloud.endpoint("sink")) as sink:
+            forwarder.start()
+            await line_flows(forwarder, line, sink)
+        cloud.kill()
+        while not forwarder.events("stream_full"):
+            await line.make(["OK", "OK", "OK", "OK", "NG"] * 20)
+        refused = line.refused
+
+        cloud.start()
+        async with sinking(cloud.endpoint("sink")) as after:
+            after.first |= sink.first
+            await until(lambda: len(after.arrivals) > 200, "it drains", 40)
+            back_s = await flows_again(line, after)
+            await line.send(line.refused)
+            await until(lambda: not after.lacks(line.made), "all arrive", 60)
+            assert forwarder.runs, forwarder.told()[-2000:]
+            assert forwarder.end() == 0
+    sound(forwarder.state_dir / "forwarder.db")
+    assert (forwarder.state_dir / "forwarder.db").stat().st_size <= 1024 * 1024
+    tell(tally, line, after, f"1 MiB cap: {len(refused)} refused, flows {back_s:.1f} s after the drain began")
+    assert refused
+    assert_one_life(forwarder)
+
+
+@pytest.mark.parametrize(("kind", "mebibytes"), [("tmpfs", 16), ("ext4", 16)])
+async def test_producer_on_a_full_disk_holds_stays_up_and_goes_on_within_seconds(
+    kind: str, mebibytes: int, tally, mosquitto: Broker, cloud: Cloud, tmp_path: Path, forwarder: Forwarder
+) -> None:
+    """A producer as capture is one: its spool is on the full disk, the forwarder's is not."""
+    forwarder.environment["FORWARDER_UPLINK_RATE"] = "10000"
+    count = 1500
+    with volume(kind, tmp_path / "disk", mebibytes) as disk, contextlib.ExitStack() as stack:
+        path = disk.folder / "capture.db"
+        options = {"--port": mosquitto.port, "--spool": path, "--count": count, "--rate": 400}
+        command = [sys.executable, PRODUCER, *(part for pair in options.items() for part in pair)]
+        producer = Child(command, tmp_path / "producer.log")
+        stack.callback(producer.kill)
+        ballast = Ballast(disk)
+        async with sinking(cloud.endpoint("sink")) as sink:
+            forwarder.start()
+            producer.start()
+            await until(lambda: len(sink.first) > 100, "the load flows", 30)
+
+            ballast.fill()
+            await until(lambda: _holds(producer, ballast), "it holds", 30)
+            before = len(sink.first)
+
+            ballast.take_away()
+            begun = time.monotonic()
+            await until(lambda: len(sink.first) > before + 50, "it goes on", AGAIN_WITHIN_S)
+            back_s = time.monotonic() - begun
+            await until(lambda: len(sink.first) >= count, "all arrive", 60)
+            assert producer.runs, producer.told()[-2000:]
+        producer.kill()
+        sound(path)
+    tally.accepted, tally.lost = count, count - len(sink.first)
+    tally.note = f"full {kind} under the producer: goes on {back_s:.1f} s after room; {sink.repeats} repeats"
+    assert len(sink.first) == count
+    assert "Traceback" not in producer.told()
+
+
+def _holds(producer: Child, ballast: Ballast) -> bool:
+    ballast.fill()
+    return producer.told().count("held") >= 5
+
+
+async def line_flows(forwarder: Forwarder, line: Station, sink: Sink) -> None:
+    """The first events go all the way."""
+    await until(lambda: len(forwarder.events("mqtt_connected")) >= 3, "all is connected", 20)
+    await line.make(["OK"] * 50)
+    await until(lambda: not sink.lacks(line.made), "the first arrive", 20)
+
+
+async def flows_again(line: Station, sink: Sink) -> float:
+    """Seconds until a new event is committed and at the cloud."""
+    begun = time.monotonic()
+    while True:
+        (fresh,) = await line.make(["NG"])
+        with contextlib.suppress(
+            AssertionError
+        ):  # one that was refused is never committed: the next one may be
+            await until(lambda: fresh in sink.first, "a fresh event arrives", 0.3)  # noqa: B023
+            assert fresh in line.committed
+            return time.monotonic() - begun
+        assert time.monotonic() - begun < AGAIN_WITHIN_S, "no room was made of the room there is"
+
+
+def tell(tally, line: Station, sink: Sink, note: str) -> None:
+    """The counts; nothing that was committed may be missing."""
+    tally.accepted, tally.lost = len(line.committed), len(sink.lacks(line.committed))
+    tally.note = f"{note}; {sink.repeats} repeats"
+    assert not tally.lost
+    assert not sink.dropped()
+
+
+def assert_one_life(forwarder: Forwarder) -> None:
+    """It started once, and nothing in it broke."""
+    assert len(forwarder.events("started")) == 1
+    assert "Traceback" not in forwarder.told()
+
+
+def sound(path: Path) -> None:
+    """SQLite finds nothing wrong with the file, and nothing was put aside as damaged."""
+    db = sqlite3.connect(path)
+    assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    db.close()
+    assert {file.name for file in path.parent.glob(f"{path.name}*")} <= {
+        path.name, f"{path.name}-wal", f"{path.name}-shm",
+    }  # fmt: skip
