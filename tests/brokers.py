@@ -36,6 +36,9 @@ NO_MOSQUITTO = "mosquitto is not installed (Debian: apt-get install mosquitto)"
 
 STATION = Place("plant-1", "line-1", "station-1")
 
+AT_THE_CLOUD = tuple(f"linewatch/v1/+/+/+/{kind}" for kind in ("inspection", "engine", "batch"))
+"""All that a forwarder sends up."""
+
 
 # --- waiting ---------------------------------------------------------------------------------------------------------
 
@@ -316,8 +319,9 @@ class Listener:
 
     @property
     def ids(self) -> list[str]:
-        """Event ids in the order of arrival, repeats and all."""
-        return [json.loads(payload)["id"] for _, payload in self.heard]
+        """Event ids in the order of arrival, repeats and all; batches are taken apart."""
+        told = [json.loads(payload) for _, payload in self.heard]
+        return [event["id"] for one in told for event in one.get("events", [one])]
 
     def last(self, topic: str) -> dict[str, object]:
         """The newest JSON payload on a topic; empty before the first."""

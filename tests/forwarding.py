@@ -38,6 +38,7 @@ class FakeUplink:
     is_connected: bool = True
     session: int = 0
     resend_window_s: float = 0.0
+    held: frozenset[str] = frozenset()
 
     async def run(self) -> None:
         await asyncio.Event().wait()

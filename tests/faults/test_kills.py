@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from brokers import (
+    AT_THE_CLOUD,
     EMBEDDED,
     MOSQUITTO,
     STATION,
@@ -91,7 +92,7 @@ async def test_nothing_is_lost_when_every_process_is_killed_again_and_again(
     forwarder = Forwarder(tmp_path, broker.port, **cloud.settings())
     victims: list[Child] = [broker, forwarder, producer(tmp_path, broker.port)]
     try:
-        async with listening(cloud.endpoint("rule"), EVENTS) as rule:
+        async with listening(cloud.endpoint("rule"), *AT_THE_CLOUD) as rule:
             for victim in victims:
                 victim.start()
             await until(lambda: rule.heard, "the first event arrives", 20)
@@ -159,7 +160,7 @@ async def _lost_when_the_broker_dies_after_its_acknowledgements(
     events = [inspection(number) for number in range(30)]
     forwarder = Forwarder(folder, broker.port, **cloud.settings())
     with running(forwarder):
-        async with listening(cloud.endpoint("rule"), EVENTS) as rule:
+        async with listening(cloud.endpoint("rule"), *AT_THE_CLOUD) as rule:
             await until(
                 lambda: len(forwarder.events("mqtt_connected")) == 3, "its session is with the broker"
             )

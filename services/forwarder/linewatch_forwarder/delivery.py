@@ -98,14 +98,14 @@ class Delivery:
             await wait_until(stop, max(paid_s, backoff_s(failures) if failures else 0.0))
 
     async def _next(self) -> list[Stored]:
-        """What the next turn chooses from: without the streams that rest, and what was handed over."""
+        """What the next turn chooses from: without the streams that rest, what was handed over and what is held."""
         resting = self._rests.resting
         limit = min(LOOK_AHEAD, self._handed_over.room)
         if limit <= 0:
             return []
         try:
             stored = await self._streams.next(
-                limit, except_streams=resting, except_ids=self._handed_over.event_ids
+                limit, except_streams=resting, except_ids={*self._handed_over.event_ids, *self._uplink.held}
             )
         except StreamsUnavailable as error:
             log.error("streams_unavailable", extra={"reason": str(error)})

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from brokers import STATION, Cloud, connected, inspection, listening, until
+from brokers import AT_THE_CLOUD, STATION, Cloud, connected, inspection, listening, until
 from forwarding import FakeUplink, state
 
 from linewatch_forwarder.delivery import LOOK_AHEAD, Delivery
@@ -18,8 +18,6 @@ from linewatch_runtime.mqtt import Endpoint, Refused
 from linewatch_runtime.spool import Record, Spool, SpoolWorker, StreamLimit
 
 pytestmark = pytest.mark.anyio
-
-EVENTS = "linewatch/v1/+/+/+/inspection"
 
 
 def record(
@@ -155,7 +153,7 @@ async def test_full_disk_stops_no_delivery(tmp_path: Path) -> None:
 async def test_events_reach_the_cloud_over_mutual_tls_in_order(cloud: Cloud, worker: SpoolWorker) -> None:
     events = [record(number, "NG" if number % 4 == 0 else "OK") for number in range(80)]
     async with (
-        listening(cloud.endpoint("rule"), EVENTS) as rule,
+        listening(cloud.endpoint("rule"), *AT_THE_CLOUD) as rule,
         connected(cloud.endpoint("device")) as uplink,
     ):
         await worker.run(worker.spool.append, events)
@@ -196,22 +194,29 @@ async def test_event_that_no_rule_takes_is_kept(cloud: Cloud, worker: SpoolWorke
             await until(lambda: "NobodySubscribed" in delivery.trouble, "the trouble is told")
             assert settled(worker) == 0
 
-            async with listening(cloud.endpoint("rule"), EVENTS) as rule:
+            async with listening(cloud.endpoint("rule"), *AT_THE_CLOUD) as rule:
                 await until(lambda: settled(worker) == 1, "delivered once there is a rule", 30)
 
                 await until(lambda: rule.ids == [one.event_id], "it arrives")
 
 
-async def test_event_against_the_policy_is_kept_and_told_and_the_others_pass(
+async def test_event_against_the_policy_is_kept_and_told_and_nothing_of_its_class_overtakes_it(
     cloud: Cloud, worker: SpoolWorker
 ) -> None:
-    async with listening(cloud.endpoint("rule"), EVENTS), connected(cloud.endpoint("device")) as uplink:
-        await worker.run(worker.spool.append, [record(1, topic="forbidden/inspection"), record(2)])
+    refused, behind = record(1, topic="forbidden/inspection"), record(2)
+    alarm, other = record(3, "NG"), record(4, stream="predictions-line-2")
+    async with (
+        listening(cloud.endpoint("rule"), *AT_THE_CLOUD) as rule,
+        connected(cloud.endpoint("device")) as uplink,
+    ):
+        await worker.run(worker.spool.append, [refused, behind, alarm, other])
         async with delivering(worker, IotCore(uplink)) as (delivery, _, _):
-            await until(lambda: settled(worker) == 1, "the other passes")
+            await until(lambda: settled(worker) == 1, "the alarm passes")
+            await until(lambda: state(worker, "predictions-line-2").settled == 1, "the other line passes")
+            await until(lambda: "0x87" in delivery.trouble, "the trouble is told")
 
-            assert "0x87" in delivery.trouble
-            assert state(worker).events == 1
+            assert state(worker).events == 2
+            assert behind.event_id not in rule.ids
 
 
 async def test_line_that_the_cloud_refuses_holds_no_other_line(
@@ -231,7 +236,7 @@ async def test_line_that_the_cloud_refuses_holds_no_other_line(
             return await super().send(records)
 
     async with (
-        listening(cloud.endpoint("rule"), EVENTS) as rule,
+        listening(cloud.endpoint("rule"), *AT_THE_CLOUD) as rule,
         connected(cloud.endpoint("device")) as uplink,
     ):
         await worker.run(worker.spool.append, refused + good)
@@ -250,7 +255,8 @@ async def test_line_that_the_cloud_refuses_holds_no_other_line(
             cloud.process.send_signal(signal.SIGHUP)
             async with listening(cloud.endpoint("late rule"), "forbidden/#") as late:
                 await until(lambda: not delivery.trouble, "accepted at last", 30)
-                assert state(worker, "predictions-line-2").settled == LOOK_AHEAD
+                last = "predictions-line-2"
+                await until(lambda: state(worker, last).settled == LOOK_AHEAD, "all are accepted", 30)
                 await until(lambda: late.ids == ids(refused), "they arrive in order")
 
 
@@ -277,6 +283,8 @@ async def test_trouble_of_a_stream_whose_events_have_left_is_forgotten(
 
 async def test_quota_concerns_all_lines() -> None:
     class Refusing:
+        largest_packet = 0
+
         async def publish(self, *_arguments: object, **_more: object) -> None:
             raise Refused("publish", 0x97, "quota exceeded")
 
@@ -289,6 +297,8 @@ async def test_quota_concerns_all_lines() -> None:
 @pytest.mark.parametrize("code", sorted(NEVER))
 async def test_codes_that_no_second_try_changes_are_told_as_refused(code: int) -> None:
     class Refusing:
+        largest_packet = 0
+
         async def publish(self, *_arguments: object, **_more: object) -> None:
             raise Refused("publish", code, "never")
 
@@ -303,12 +313,12 @@ async def test_uplink_that_is_cut_loses_nothing(cloud: Cloud, worker: SpoolWorke
     await cable.start()
     endpoint = cloud.endpoint("device")
     endpoint = Endpoint(endpoint.host, cable.port, endpoint.client_id, tls=endpoint.tls)
-    events = [record(number) for number in range(4 * LOOK_AHEAD)]
+    events, at_once = [record(number) for number in range(200)], 50
     try:
-        async with listening(cloud.endpoint("rule"), EVENTS) as rule, connected(endpoint) as uplink:
+        async with listening(cloud.endpoint("rule"), *AT_THE_CLOUD) as rule, connected(endpoint) as uplink:
             async with delivering(worker, IotCore(uplink), rate=300):
-                for start in range(0, len(events), LOOK_AHEAD):
-                    await worker.run(worker.spool.append, events[start : start + LOOK_AHEAD])
+                for start in range(0, len(events), at_once):
+                    await worker.run(worker.spool.append, events[start : start + at_once])
                     before = settled(worker)
                     await until(lambda before=before: settled(worker) > before, "something passes", 30)
                     cable.cut()

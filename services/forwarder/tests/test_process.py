@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from brokers import (
+    AT_THE_CLOUD,
     STATION,
     Broker,
     Certificates,
@@ -30,7 +31,6 @@ from nucleus_ipc import NucleusIpc
 from linewatch_plant.processes import free_port
 from linewatch_runtime.mqtt import Subscriptions
 
-EVENTS = "linewatch/v1/+/+/+/inspection"
 STATUS = "linewatch/v1/plant-1/device/forwarder/status"
 STOP_S = 10.0
 
@@ -159,12 +159,15 @@ def test_state_directory_that_can_not_be_written_is_named(offline: Forwarder) ->
     assert refused(offline).startswith("FORWARDER_STATE_DIR: ")
 
 
-def test_damaged_spool_is_told_and_left_alone(offline: Forwarder) -> None:
+def test_damaged_spool_is_kept_beside_a_new_one_and_the_service_starts(offline: Forwarder) -> None:
     offline.state_dir.mkdir()
     (offline.state_dir / "forwarder.db").write_bytes(b"no database" * 1000)
 
-    assert "move the file away" in refused(offline)
-    assert (offline.state_dir / "forwarder.db").read_bytes() == b"no database" * 1000
+    offline.start()
+    wait_for(lambda: offline.events("started"), "it starts all the same")
+
+    assert offline.events("spool_salvaged")
+    assert (offline.state_dir / "forwarder.db.damaged-1").read_bytes() == b"no database" * 1000
 
 
 def test_second_forwarder_on_the_same_state_is_refused(offline: Forwarder) -> None:
@@ -259,7 +262,7 @@ async def test_backlog_grows_while_the_uplink_is_away_and_drains_when_it_is_back
         await told_state(console, "stopped")
 
         cloud.start()
-        async with listening(cloud.endpoint("rule"), EVENTS) as rule:
+        async with listening(cloud.endpoint("rule"), *AT_THE_CLOUD) as rule:
             forwarder.start()
             await until(lambda: len(set(rule.ids)) == 100, "all arrive", 40)
 
@@ -295,7 +298,7 @@ async def test_without_an_uplink_events_wait_here_and_go_out_once_there_is_one(
 
         del forwarder.environment["FORWARDER_UPLINK"]
         forwarder.environment |= uplink
-        async with listening(cloud.endpoint("rule"), EVENTS) as rule:
+        async with listening(cloud.endpoint("rule"), *AT_THE_CLOUD) as rule:
             forwarder.start()
             await until(lambda: len(set(rule.ids)) == 20, "all arrive", 40)
     assert {event_id for event_id, _ in events} == set(rule.ids)
@@ -324,7 +327,7 @@ async def test_sigterm_under_load_ends_in_time_and_nothing_is_lost(
 ) -> None:
     forwarder.start()
     async with (
-        listening(cloud.endpoint("rule"), EVENTS) as rule,
+        listening(cloud.endpoint("rule"), *AT_THE_CLOUD) as rule,
         listening(mosquitto.endpoint("capture"), STATION.topic("committed")) as capture,
     ):
         await until(lambda: len(forwarder.events("mqtt_connected")) == 3, "all is connected")

@@ -15,6 +15,7 @@ class NoUplink:
     is_connected = False
     session = 0
     resend_window_s = 0.0
+    held: frozenset[str] = frozenset()
 
     async def run(self) -> None:
         """For as long as the service runs."""

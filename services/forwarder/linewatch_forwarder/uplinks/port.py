@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The port to the cloud: what every uplink offers to the flow out (delivery.py), and how it says what became of a batch."""
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -50,6 +50,10 @@ class Uplink(Protocol):
     @property
     def resend_window_s(self) -> float:
         """Seconds after which what was handed over counts as accepted; 0 where success is delivery."""
+
+    @property
+    def held(self) -> Collection[str]:
+        """Event ids that it can do nothing with now; they are not offered until they leave this set."""
 
     async def run(self) -> None:
         """Connects, and connects again, until it is cancelled."""

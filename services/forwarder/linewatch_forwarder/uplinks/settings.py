@@ -13,6 +13,9 @@ from linewatch_runtime.settings import Port, ServiceSettings
 CREDENTIAL_VARIABLES = ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_ACCESS_KEY_ID", "AWS_PROFILE")
 """What tells that boto3's own chain will find credentials: the token exchange service, or a developer's own."""
 
+THING_NAME_VARIABLE = "AWS_IOT_THING_NAME"
+"""What the nucleus tells its components: the core device's thing name, which is its own client id."""
+
 
 class UplinkSettings(ServiceSettings):
     """Which uplink, where it is and who we are to it."""
@@ -33,6 +36,15 @@ class UplinkSettings(ServiceSettings):
     """Its private key."""
     uplink_rate: float = Field(default=100.0, gt=0)
     """Publishes per second at most; IoT Core allows 100 on one connection."""
+    uplink_bytes_per_s: int = Field(default=512 * 1024, ge=1024)
+    """Payload bytes per second at most; IoT Core allows 512 KiB on one connection."""
+    batch_max_events: int = Field(default=40, ge=1, le=50)
+    """Events in one publish at most, when more than one waits; 1: each goes alone."""
+    batch_max_bytes: int = Field(default=32 * 1024, ge=1024, le=128 * 1024)
+    """Payload bytes of a publish with several events at most."""
+    basic_ingest_rule: str = Field(default="", pattern=r"^[A-Za-z0-9_]{0,128}$")
+    """Name of an IoT rule that gets every event by Basic Ingest, past the message broker and its price. Whether there is
+    such a rule no acknowledgement tells: a wrong name loses events. Empty: the event's own topic."""
     aws_region: str = Field(default="", pattern=r"^[a-z0-9-]{0,32}$")
     """Region of the AWS services other than IoT Core that this forwarder uses."""
     credentials_host: str = Field(default="", pattern=r"^[A-Za-z0-9.-]*(:[0-9]+)?$")
@@ -49,6 +61,11 @@ class UplinkSettings(ServiceSettings):
             )
         if self.uplink == "mqtt":
             self._check_files("the uplink is mutual TLS")
+        if self.uplink == "mqtt" and self.client_id == os.environ.get(THING_NAME_VARIABLE):
+            raise ValueError(
+                f"FORWARDER_UPLINK_CLIENT_ID: {self.client_id} is the Greengrass nucleus's own client id, and each of two"
+                " with one id ends the other's session; leave the variable empty, or add -forwarder to the name"
+            )
         return self
 
     @model_validator(mode="after")
