@@ -237,6 +237,9 @@ class Connection:
             await asyncio.shield(asyncio.to_thread(client.loop_stop))
             if (left_open := client.socket()) is not None:  # paho closes it only when it is collected
                 left_open.close()
+            # The callbacks hold the client that holds them; without them its thread's sockets go now, not some day.
+            client.on_connect = client.on_subscribe = client.on_message = None
+            client.on_publish = client.on_disconnect = None
 
     def _new_client(
         self, loop: asyncio.AbstractEventLoop, accepted: asyncio.Future[None], ended: asyncio.Future[_End]

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 import asyncio
 import contextlib
+import gc
 import json
 from pathlib import Path
 
+import psutil
 import pytest
 from brokers import MOSQUITTO, Broker, connected, listening, running, skip_without_mosquitto, until
 from prometheus_client import REGISTRY
@@ -73,6 +75,23 @@ async def test_connection_comes_back_after_the_broker_was_killed(broker: Broker)
         assert (await asyncio.wait_for(connection.messages.get(), 5)).payload == b"again"
         assert sessions == [1]
         assert not connection.trouble
+
+
+async def test_session_that_ended_leaves_no_file_open(broker: Broker) -> None:
+    """Two sockets of paho's thread stayed open at each reconnect, until the collector found them."""
+    async with connected(broker.endpoint("device"), Subscriptions(["a/b"])) as connection:
+        gc.disable()
+        try:
+            before = psutil.Process().num_fds()
+            for _ in range(3):
+                broker.kill()
+                await until(lambda: not connection.connected.is_set(), "the loss is noticed")
+                broker.start()
+                await until(connection.connected.is_set, "it is back", 20)
+            after = psutil.Process().num_fds()
+        finally:
+            gc.enable()
+    assert after <= before
 
 
 async def test_publish_on_its_way_fails_when_the_connection_breaks(mosquitto: Broker) -> None:
