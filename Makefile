@@ -39,6 +39,10 @@ types: setup ## mypy, strict
 faults: setup ## break things on purpose and count, into build/faults.json; LONG=1: the long forms, into build/faults-long.json
 	LONG="$(LONG)" $(RUN) -m pytest -m faults tests/faults --durations=10 $(ARGS)
 
+.PHONY: soak
+soak: setup ## producer, broker and forwarder for two hours, the broker killed every five minutes; SOAK_SECONDS=600
+	LONG=1 SOAK_SECONDS="$(SOAK_SECONDS)" $(RUN) -m pytest -m faults tests/faults/test_soak.py -s $(ARGS)
+
 .PHONY: compose
 compose: ## the same system in containers (needs Docker); prints the page's address and password
 	@docker compose up --build --wait
