@@ -127,7 +127,8 @@ def metric_names(text: str) -> set[str]:
 
 
 def defined() -> str:
-    return "\n".join(path.read_text() for path in ROOT.glob("services/*/linewatch_*/*.py"))
+    ours = [*ROOT.glob("services/*/linewatch_*/*.py"), *ROOT.glob("runtime/linewatch_runtime/*.py")]
+    return "\n".join(path.read_text() for path in ours)
 
 
 @pytest.mark.parametrize(
@@ -143,21 +144,21 @@ def test_a_metric_that_is_asked_for_is_one_of_ours(name: str) -> None:
     if service == "inference" and re.fullmatch(rf"({stages})_seconds", short):
         short = "{stage}_seconds"
 
-    assert re.search(rf'"(linewatch_{service}_|{{_PREFIX}}|{{prefix}})?{re.escape(short)}"', defined()), name
+    assert re.search(rf'"(linewatch_{service}_|{{_?PREFIX}}|{{prefix}})?{re.escape(short)}"', defined()), name
 
 
 NAMES = """
 import asyncio
 import linewatch_capture.metrics
 import linewatch_console.web
-from linewatch_forwarder.report import _StreamMetrics
+from linewatch_forwarder.metrics import LookMetrics
 from linewatch_inference.metrics import Metrics
-from linewatch_runtime.mqtt import Connection, Endpoint
+import linewatch_runtime.mqtt
 from prometheus_client import REGISTRY
 
 async def main():
     Metrics().watch_broker(lambda: True)
-    REGISTRY.register(_StreamMetrics(Connection(Endpoint("127.0.0.1", 1, "nobody")), None, None))
+    REGISTRY.register(LookMetrics(lambda: True))
 
 asyncio.run(main())
 for one in REGISTRY.collect():
@@ -173,8 +174,8 @@ def test_every_metric_is_documented_and_no_other() -> None:
 
     document = (ROOT / "observability/README.md").read_text()
     documented: set[str] = set()
-    for service in ("capture", "inference", "forwarder", "console"):
-        table = document.partition(f"| {service}: `linewatch_{service}_")[2].partition("\n\n")[0]
+    for service in ("capture", "inference", "forwarder", "console", "mqtt"):
+        table = document.partition(f": `linewatch_{service}_…` |")[2].partition("\n\n")[0]
         cells = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
         names = [name for cell in cells for name in re.findall(r"`([a-z_]+)(?:{[^}]*})?`", cell)]
         documented |= {f"linewatch_{service}_{name}" for name in names}

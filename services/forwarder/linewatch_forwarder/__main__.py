@@ -8,7 +8,8 @@ import sys
 
 from linewatch_forwarder.delivery import Delivery
 from linewatch_forwarder.intake import GROUP, Intake
-from linewatch_forwarder.report import Report, place_of
+from linewatch_forwarder.report import Beside, Report, place_of
+from linewatch_forwarder.retention import Retentions
 from linewatch_forwarder.settings import Settings
 from linewatch_forwarder.streams.embedded import EmbeddedStreams
 from linewatch_forwarder.streams.moving import move
@@ -31,6 +32,9 @@ log = logging.getLogger("linewatch_forwarder")
 SESSION_EXPIRY_S = 24 * 3600
 DRAIN_S = 8.0
 """How long a stop waits for the batch in hand; containers are given 10 s."""
+
+FILE_SHARE = 0.75
+"""Of the file's cap that events may take at least; the rest is kept for letting them go."""
 
 
 def main() -> None:
@@ -118,7 +122,11 @@ async def _serve(settings: Settings, streams: DurableStreams) -> None:
         """Takes events in; whether the cloud can be reached is not ours to heal, and what waits for it is safe."""
         return listener.connected.is_set() and speaker.connected.is_set() and not streams.trouble
 
-    report = Report(place, streams, speaker, uplink, intake, delivery, heartbeat, ready, epoch)
+    retentions = Retentions(settings.stream_max_age_s, settings.file_max_bytes * FILE_SHARE)
+    beside = Beside(twin=lambda: listener.twin or speaker.twin)
+    report = Report(
+        place, streams, speaker, uplink, intake, delivery, heartbeat, ready, epoch, retentions, beside
+    )
     nucleus = Nucleus(ready)
     with stop_on_signals() as stop:
         log.info("started", extra={"epoch": epoch, "streams_max_bytes": settings.stream_max_bytes})

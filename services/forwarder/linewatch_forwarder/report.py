@@ -5,15 +5,25 @@ import asyncio
 import datetime
 import json
 import logging
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from prometheus_client import REGISTRY
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from linewatch.v1 import event_pb2
 from linewatch_forwarder.delivery import Delivery
 from linewatch_forwarder.intake import Intake
+from linewatch_forwarder.metrics import LookMetrics
+from linewatch_forwarder.retention import Retentions
+from linewatch_forwarder.status import (
+    NEWEST_DEAD_LETTERS,
+    DeadLettersView,
+    Look,
+    StreamView,
+    UplinkView,
+    payload,
+)
 from linewatch_forwarder.streams.port import DurableStreams, StreamsUnavailable
 from linewatch_forwarder.uplinks.port import Uplink
 from linewatch_runtime.events import DEVICE_LINE, Place, envelope, new_event_id, origin, stream_of
@@ -26,9 +36,25 @@ log = logging.getLogger(__name__)
 
 STATUS_EVERY_S = 1.0
 EXPIRE_EVERY_S = 60.0
+DEAD_LETTERS_EVERY_S = 5.0
 
-DROP_REASONS = ("expired", "overwritten", "shed_good")
-"""Why the spool drops events (linewatch_runtime.spool)."""
+DEAD_LETTERS_COUNTED = 100
+"""Dead letters that a look reads, to count them; beyond it says that there are more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What stands beside the two flows and has something to tell.
+
+    Attributes:
+        twin: says that another process uses one of our client ids; empty where nothing looks like it.
+        certificate_days: left of the uplink's certificate; None where there is none.
+        evidence: what the evidence's uploader tells of itself; empty where there is none.
+    """
+
+    twin: Callable[[], str] = str
+    certificate_days: Callable[[], float | None] = lambda: None
+    evidence: Callable[[], Mapping[str, object]] = dict
 
 
 def place_of(site: str) -> Place:
@@ -42,6 +68,7 @@ class Report:
     def __init__(
         self, place: Place, streams: DurableStreams, speaker: Connection, uplink: Uplink,
         intake: Intake, delivery: Delivery, heartbeat: Heartbeat, ready: Callable[[], bool], epoch: int,
+        retentions: Retentions, beside: Beside = Beside(),
     ) -> None:  # fmt: skip
         """`ready`: whether events can come in; without it there is no heartbeat."""
         self._place = place
@@ -53,25 +80,29 @@ class Report:
         self._heartbeat = heartbeat
         self._ready = ready
         self._epoch = epoch
+        self._retentions = retentions
+        self._beside = beside
         self._sequence = 0
         self._connected = False
-        self._since = _now()
-        self._metrics = _StreamMetrics(speaker, intake, delivery)
+        self._since, self._since_monotonic = _now(), time.monotonic()
+        self._states: Sequence[StreamState] = ()
+        self._dead_letters = DeadLettersView()
+        self._next_dead_letters = 0.0
+        self._metrics = LookMetrics(speaker.connected.is_set)
         REGISTRY.register(self._metrics)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Tells every STATUS_EVERY_S until `stop`, then says that it stopped."""
         next_expiry = 0.0
-        clock = asyncio.get_running_loop()
         while not stop.is_set():
-            if clock.time() >= next_expiry:
-                next_expiry = clock.time() + EXPIRE_EVERY_S
+            if time.monotonic() >= next_expiry:
+                next_expiry = time.monotonic() + EXPIRE_EVERY_S
                 await self._expire()
-            await self._look("")
+            await self._tell("")
             if self._ready():
                 self._heartbeat.beat()
             await wait_until(stop, STATUS_EVERY_S)
-        await self._look("stopped")
+        await self._tell("stopped")
 
     async def _expire(self) -> None:
         try:
@@ -82,35 +113,65 @@ class Report:
         if expired:
             log.warning("events_expired", extra={"count": expired})
 
-    async def _look(self, state: str) -> None:
-        try:
-            streams = await self._streams.streams()
-        except StreamsUnavailable as error:
-            log.error("streams_unavailable", extra={"reason": str(error)})
-            streams = self._metrics.streams
-        connected = self._uplink.is_connected
-        if connected != self._connected:
-            self._connected, self._since = connected, _now()
-        self._metrics.streams, self._metrics.connected = streams, connected
-        if connected and any(one.dropped for one in streams):
+    async def _tell(self, state: str) -> None:
+        look = self._metrics.look = await self._look(state)
+        if look.uplink.connected and any(one.state.dropped for one in look.streams):
             await self._report_drops()
-        status = {
-            "state": state or self._state(connected),
-            "at": _now(),
-            "uplink": {
-                "connected": connected,
-                "since": self._since,
-                "detail": self._uplink.trouble or self._delivery.trouble,
-            },
-            "streams": [
-                _told(one, self._intake.full.get(one.name, ""), self._delivery.troubled(one.name))
-                for one in streams
-            ],
-        }
         try:
-            await self._speaker.publish(self._place.topic("status"), json.dumps(status).encode(), retain=True)
+            told = json.dumps(payload(look)).encode()
+            await self._speaker.publish(self._place.topic("status"), told, retain=True)
         except MqttError as error:
             log.debug("status_not_told", extra={"reason": str(error)})
+
+    async def _look(self, state: str) -> Look:
+        unavailable = self._streams.trouble
+        try:
+            self._states = await self._streams.streams()
+            await self._look_at_dead_letters()
+        except StreamsUnavailable as error:
+            unavailable = str(error)
+            log.error("streams_unavailable", extra={"reason": unavailable})
+        connected, now = self._uplink.is_connected, time.monotonic()
+        if connected != self._connected:
+            self._connected, self._since, self._since_monotonic = connected, _now(), now
+        is_stopped = not connected or bool(self._delivery.stopped)
+        self._retentions.look(now, self._states, self._intake.arrived, is_stopped=is_stopped)
+        return Look(
+            state=state or self._state(connected),
+            at=_now(),
+            uplink=UplinkView(
+                connected, self._since, now - self._since_monotonic,
+                self._uplink.trouble or self._delivery.trouble, self._beside.certificate_days(),
+            ),
+            streams=[self._view(one) for one in self._states],
+            drain=self._retentions.drain,
+            dead_letters=self._dead_letters,
+            unavailable=unavailable,
+            twin=self._beside.twin(),
+            evidence=self._beside.evidence(),
+        )  # fmt: skip
+
+    def _view(self, state: StreamState) -> StreamView:
+        trouble = self._delivery.troubled(state.name)
+        return StreamView(
+            state,
+            self._retentions.of(state),
+            full=self._intake.full.get(state.name, ""),
+            trouble=trouble,
+            is_refused=bool(trouble or self._delivery.stopped),
+        )
+
+    async def _look_at_dead_letters(self) -> None:
+        """Now and then: a person may replay them from another process, which no count here tells."""
+        if time.monotonic() < self._next_dead_letters:
+            return
+        self._next_dead_letters = time.monotonic() + DEAD_LETTERS_EVERY_S
+        found = await self._streams.dead_letters(DEAD_LETTERS_COUNTED + 1)
+        self._dead_letters = DeadLettersView(
+            min(len(found), DEAD_LETTERS_COUNTED),
+            len(found) > DEAD_LETTERS_COUNTED,
+            tuple(found[:NEWEST_DEAD_LETTERS]),
+        )
 
     def _state(self, connected: bool) -> str:
         if self._intake.full:
@@ -132,81 +193,8 @@ class Report:
             origin=origin(self._place, self._epoch, self._sequence), stream=stream, count=count, reason=reason
         )
         log.warning("events_dropped", extra={"stream": stream, "reason": reason, "count": count})
-        payload = envelope(event_id, "EventsDropped", self._place, data)
-        return Record(event_id, stream_of(DEVICE_LINE), self._place.topic("inspection"), payload, alarm=True)
-
-
-class _StreamMetrics(Collector):
-    """Prometheus metrics straight from the streams' own counts, so that they survive a restart with it."""
-
-    def __init__(self, speaker: Connection, intake: Intake, delivery: Delivery) -> None:
-        self._speaker = speaker
-        self._intake = intake
-        self._delivery = delivery
-        self.streams: list[StreamState] = []
-        self.connected = False
-
-    def collect(self) -> Iterable[Metric]:
-        """One sample per stream."""
-        prefix = "linewatch_forwarder_"
-        yield GaugeMetricFamily(
-            f"{prefix}uplink_connected", "1 while the cloud is reached", value=float(self.connected)
-        )
-        yield GaugeMetricFamily(
-            f"{prefix}broker_connected",
-            "1 while the broker is reached",
-            value=float(self._speaker.connected.is_set()),
-        )
-        gauges = {
-            "stream_max_bytes": ("Bytes that the stream may hold", lambda one: one.max_bytes),
-            "stream_full": ("1 while the stream takes no events", lambda one: one.name in self._intake.full),
-            "stream_refused": (
-                "1 while the cloud takes none of the stream's events",
-                lambda one: bool(self._delivery.stopped or self._delivery.troubled(one.name)),
-            ),
-            "backlog_events": ("Events waiting for the cloud", lambda one: one.events),
-            "backlog_bytes": ("Bytes waiting for the cloud", lambda one: one.bytes),
-            "oldest_age_seconds": ("Age of the oldest waiting event", lambda one: one.oldest_age_s),
-        }
-        for name, (meaning, value) in gauges.items():
-            gauge = GaugeMetricFamily(prefix + name, meaning, labels=["stream"])
-            for one in self.streams:
-                gauge.add_metric([one.name], value(one))  # type: ignore[no-untyped-call]
-            yield gauge
-        counters = {
-            "stored": ("Events committed to disk", lambda one: one.stored),
-            "delivered": ("Events accepted by the cloud", lambda one: one.settled),
-            "buried": ("Events that can never be delivered", lambda one: one.buried),
-        }
-        for name, (meaning, value) in counters.items():
-            counter = CounterMetricFamily(prefix + name, meaning, labels=["stream"])
-            for one in self.streams:
-                counter.add_metric([one.name], value(one))  # type: ignore[no-untyped-call]
-            yield counter
-        dropped = CounterMetricFamily(
-            f"{prefix}dropped", "Events dropped by policy", labels=["stream", "reason"]
-        )
-        for one in self.streams:
-            # Zeros too: a count that appears only with its first drop can't be seen to rise.
-            for reason, count in {**dict.fromkeys(DROP_REASONS, 0), **one.dropped}.items():
-                dropped.add_metric([one.name, reason], count)
-        yield dropped
-
-
-def _told(stream: StreamState, full: str, trouble: str) -> dict[str, object]:
-    return {
-        "name": stream.name,
-        "events": stream.events,
-        "bytes": stream.bytes,
-        "max_bytes": stream.max_bytes,
-        "oldest_age_s": round(stream.oldest_age_s, 1),
-        "stored": stream.stored,
-        "delivered": stream.settled,
-        "buried": stream.buried,
-        "dropped": sum(stream.dropped.values()),
-        "full": full,
-        "trouble": trouble,
-    }
+        event = envelope(event_id, "EventsDropped", self._place, data)
+        return Record(event_id, stream_of(DEVICE_LINE), self._place.topic("inspection"), event, alarm=True)
 
 
 def _now() -> str:
