@@ -14,6 +14,7 @@ of the connection rests all.
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Coroutine
 
@@ -51,6 +52,13 @@ class Delivery:
         self._trouble = ""
         self._rests = Rests()
         self._handed_over = HandedOver(uplink.resend_window_s)
+        self._is_idle = False
+        self._idle_until = -math.inf
+
+    @property
+    def behind_s(self) -> float:
+        """Seconds for which events that may go have not all been sent; 0 while there are none."""
+        return 0.0 if self._is_idle else time.monotonic() - self._idle_until
 
     @property
     def trouble(self) -> str:
@@ -87,7 +95,10 @@ class Delivery:
             stored = await self._next()
             if not stored:
                 self._stored.clear()
+                self._is_idle = self._handed_over.room > 0
                 await _first(self._stored.wait(), stop.wait(), seconds=IDLE_S)
+                if self._is_idle:
+                    self._is_idle, self._idle_until = False, time.monotonic()
                 continue
             outcome = await self._uplink.send([self._clock.corrected(one.record) for one in stored])
             await self._settle(outcome)

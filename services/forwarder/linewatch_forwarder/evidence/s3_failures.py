@@ -68,6 +68,11 @@ def failure_of(bucket: str, key: str) -> Iterator[None]:
         if _was_interrupted(error, Interrupted):
             raise Interrupted from None
         raise Failure("network", str(error), heals=True) from error
+    except (OSError, Interrupted, Failure):
+        raise
+    except Exception as error:
+        # A portal that answers for S3 with pages and redirects makes boto3 raise nearly anything, RecursionError too.
+        raise Failure("network", f"not S3's answer: {type(error).__name__}: {error}", heals=True) from error
 
 
 def _refusal(error: Any, bucket: str, key: str) -> Failure:

@@ -217,7 +217,8 @@ class S3Upload:
 
     def _pace_body(self, request: Any, **_: object) -> None:
         # After signing, which reads the body, too.
-        request.body = _PacedBody(bytes(request.body), self._pace)
+        content = request.body.read() if hasattr(request.body, "read") else request.body
+        request.body = _PacedBody(content, self._pace)
 
 
 class _PacedBody:
