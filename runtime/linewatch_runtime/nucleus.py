@@ -9,7 +9,6 @@ updates; it answers ServiceError, and only the state is reported there.
 """
 
 import asyncio
-import concurrent.futures
 import contextlib
 import logging
 import os
@@ -18,14 +17,18 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from linewatch_runtime.lifecycle import in_daemon_thread
+from linewatch_runtime.nucleus_ipc import (
+    SOCKET_VARIABLE,
+    TOKEN_VARIABLE,
+    NucleusGone,
+    NucleusIpc,
+    answer,
+    in_loop,
+    told,
+)
 
 log = logging.getLogger(__name__)
 
-SOCKET_VARIABLE = "AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT"
-TOKEN_VARIABLE = "SVCUID"  # noqa: S105 - a name
-
-CALL_TIMEOUT_S = 10.0
 READY_POLL_S = 0.25
 LONGEST_BACKOFF_S = 30.0
 SOUND_SESSION_S = 10.0
@@ -34,10 +37,6 @@ SOUND_SESSION_S = 10.0
 RECHECK_S = 1.0
 MAX_DEFERRAL_S = 30.0
 """What one deployment waits for us in all; then it goes on. A stopping service still ends its part in hand."""
-
-
-class NucleusGone(Exception):
-    """The session with the nucleus ended or could not begin."""
 
 
 class Nucleus:
@@ -53,7 +52,7 @@ class Nucleus:
         self._busy = busy
         self._socket = os.environ.get(SOCKET_VARIABLE, "")
         self._token = os.environ.get(TOKEN_VARIABLE, "")
-        self._bootstrap: Any = None
+        self._ipc = NucleusIpc(self._socket, self._token)
         self._deferred: tuple[str, float] = ("", 0.0)
         self._has_told_no_updates = False
 
@@ -73,7 +72,7 @@ class Nucleus:
             try:
                 await self._session()
             except Exception as error:  # noqa: BLE001 - the client's errors have no common class, and none may end us
-                reason = _told(error)
+                reason = told(error)
                 if reason != trouble:
                     log.warning("nucleus_unreachable", extra={"socket": self._socket, "reason": reason})
                 trouble = reason
@@ -84,20 +83,18 @@ class Nucleus:
 
     async def _session(self) -> None:
         """One connection: subscribes, reports RUNNING once ready, answers each question. Raises when it ends."""
-        if self._bootstrap is None:
-            await in_daemon_thread(self._prepare)
         happened: asyncio.Queue[Any] = asyncio.Queue()
-        client = await self._connect(happened)
+        client = await self._ipc.connect(happened.put_nowait)
         try:
             log.info("nucleus_connected", extra={"socket": self._socket})
             await self._subscribe(client, happened)
-            told = False
+            has_told = False
             while True:
-                if not told and self._ready():
-                    await _answer(client.update_state_async(state="RUNNING"))
-                    told = True
+                if not has_told and self._ready():
+                    await answer(client.update_state_async(state="RUNNING"))
+                    has_told = True
                     log.info("nucleus_told", extra={"state": "RUNNING"})
-                event = await _next(happened, None if told else READY_POLL_S)
+                event = await _next(happened, None if has_told else READY_POLL_S)
                 if isinstance(event, NucleusGone):
                     raise event
                 if event is not None and event.pre_update_event:
@@ -105,53 +102,17 @@ class Nucleus:
         finally:
             client.close(executor_wait=False)
 
-    def _prepare(self) -> None:
-        """Imports all of the client, which takes a slow disk seconds; 1 thread of its own for all sessions."""
-        import awsiot.greengrasscoreipc.clientv2  # noqa: F401 - found there by the imports below
-        from awscrt import io
-
-        # It logs each failed attempt as an error; we tell a change only.
-        logging.getLogger("awsiot.eventstreamrpc").setLevel(logging.CRITICAL)
-        group = io.EventLoopGroup(num_threads=1)
-        self._bootstrap = io.ClientBootstrap(group, io.DefaultHostResolver(group))
-
-    async def _connect(self, happened: "asyncio.Queue[Any]") -> Any:
-        from awscrt.io import SocketDomain, SocketOptions
-        from awsiot import eventstreamrpc as rpc
-        from awsiot.greengrasscoreipc.client import GreengrassCoreIPCClient
-        from awsiot.greengrasscoreipc.clientv2 import GreengrassCoreIPCClientV2
-
-        put = _putter(happened)
-
-        class Told(rpc.LifecycleHandler):  # type: ignore[misc]
-            def on_disconnect(self, reason: Exception | None) -> None:
-                put(NucleusGone(_told(reason) if reason else "it ended the connection"))
-
-        options = SocketOptions()
-        options.domain = SocketDomain.Local
-        # Not awsiot.greengrasscoreipc.connect(): a nucleus that never answers would leave its connection open.
-        connection = rpc.Connection(
-            host_name=self._socket, port=0, bootstrap=self._bootstrap, socket_options=options,
-            connect_message_amender=rpc.MessageAmendment.create_static_authtoken_amender(self._token),
-        )  # fmt: skip
-        try:
-            await _answer(connection.connect(Told()))
-        except BaseException:
-            connection.close()
-            raise
-        return GreengrassCoreIPCClientV2(GreengrassCoreIPCClient(connection), executor=None)
-
     async def _subscribe(self, client: Any, happened: "asyncio.Queue[Any]") -> None:
         from awsiot.greengrasscoreipc.model import ServiceError
 
         if self._busy is None:
             return
-        put = _putter(happened)
-        answer, _ = client.subscribe_to_component_updates_async(
-            on_stream_event=put, on_stream_error=lambda error: put(NucleusGone(_told(error)))
+        put = in_loop(happened.put_nowait)
+        subscribed, _ = client.subscribe_to_component_updates_async(
+            on_stream_event=put, on_stream_error=lambda error: put(NucleusGone(told(error)))
         )
         try:
-            await _answer(answer)
+            await answer(subscribed)
         except ServiceError as error:
             if not self._has_told_no_updates:
                 log.info("nucleus_has_no_component_updates", extra={"reason": error.message})
@@ -167,30 +128,14 @@ class Nucleus:
         waited_s = now - self._deferred[1]
         busy = self._busy is not None and self._busy()
         recheck_s = min(RECHECK_S, max(0.0, MAX_DEFERRAL_S - waited_s)) if busy else 0.0
-        told = {"deployment": deployment_id, "waited_s": round(waited_s, 1), "under_inspection": busy}
-        log.info("update_deferred" if recheck_s else "update_let_go", extra=told)
+        decided = {"deployment": deployment_id, "waited_s": round(waited_s, 1), "under_inspection": busy}
+        log.info("update_deferred" if recheck_s else "update_let_go", extra=decided)
         reason = "a part is under inspection" if recheck_s else ""
-        await _answer(
+        await answer(
             client.defer_component_update_async(
                 deployment_id=deployment_id, message=reason, recheck_after_ms=round(recheck_s * 1000)
             )
         )
-
-
-def _putter(happened: "asyncio.Queue[Any]") -> Callable[[object], None]:
-    """A callback for the client's thread."""
-    loop = asyncio.get_running_loop()
-
-    def put(event: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending
-            loop.call_soon_threadsafe(happened.put_nowait, event)
-
-    return put
-
-
-async def _answer(future: "concurrent.futures.Future[Any]") -> Any:
-    async with asyncio.timeout(CALL_TIMEOUT_S):
-        return await asyncio.wrap_future(future)
 
 
 async def _next(happened: "asyncio.Queue[Any]", seconds: float | None) -> Any:
@@ -199,22 +144,3 @@ async def _next(happened: "asyncio.Queue[Any]", seconds: float | None) -> Any:
         async with asyncio.timeout(seconds):
             return await happened.get()
     return None
-
-
-def _told(error: Exception) -> str:
-    """The reason with what an operator can do about it."""
-    if isinstance(error, TimeoutError):
-        return f"the nucleus did not answer in {CALL_TIMEOUT_S:g} s; look at its log"
-    if isinstance(error, NucleusGone):
-        return str(error)
-    remedy = next((remedy for name, remedy in _REMEDIES.items() if name in repr(error)), "")
-    return f"{str(error).rstrip('.')}; {remedy}" if remedy else repr(error)
-
-
-_REMEDIES = {
-    "AccessDenied": f"{TOKEN_VARIABLE} is not of this component's present start: restart the component",
-    "AWS_IO_SOCKET_CLOSED": f"the nucleus stopped, or does not know {TOKEN_VARIABLE}: look at its log",
-    "AWS_ERROR_FILE_INVALID_PATH": f"mount the socket at the path that {SOCKET_VARIABLE} names",
-    "AWS_IO_SOCKET_CONNECTION_REFUSED": "if the nucleus is up again, restart the component: its mount shows the old socket",
-    "AWS_ERROR_NO_PERMISSION": "let this user write to the socket",
-}

@@ -15,7 +15,7 @@ import pytest
 from brokers import until
 from nucleus_ipc import SOCKET_VARIABLE, TOKEN_VARIABLE, NucleusIpc
 
-from linewatch_runtime import nucleus
+from linewatch_runtime import nucleus, nucleus_ipc
 
 pytestmark = pytest.mark.anyio
 
@@ -98,11 +98,11 @@ async def test_a_token_that_the_nucleus_does_not_know_ends_nothing_and_is_told_o
 async def test_a_nucleus_that_takes_the_connection_and_says_nothing_is_given_up_and_tried_again(
     ipc: NucleusIpc, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nucleus, "CALL_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(nucleus_ipc, "CALL_TIMEOUT_S", 0.1)
     ipc.hang = True
     async with telling():
         await until(lambda: ipc.connections >= 3, "it tries again")
-        monkeypatch.setattr(nucleus, "CALL_TIMEOUT_S", 10.0)
+        monkeypatch.setattr(nucleus_ipc, "CALL_TIMEOUT_S", 10.0)
         ipc.hang = False
         await until(lambda: ipc.states_of(TOKEN) == ["RUNNING"], "RUNNING is told")
 
