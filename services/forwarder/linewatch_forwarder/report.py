@@ -3,7 +3,6 @@
 
 import asyncio
 import datetime
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -118,8 +117,7 @@ class Report:
         if look.uplink.connected and any(one.state.dropped for one in look.streams):
             await self._report_drops()
         try:
-            told = json.dumps(payload(look)).encode()
-            await self._speaker.publish(self._place.topic("status"), told, retain=True)
+            await self._speaker.publish(self._place.topic("status"), payload(look), retain=True)
         except MqttError as error:
             log.debug("status_not_told", extra={"reason": str(error)})
 

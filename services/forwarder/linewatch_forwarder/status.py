@@ -4,6 +4,7 @@
 A reader may know an older payload: fields are added, never changed.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,6 +14,9 @@ from linewatch_runtime.records import StreamState
 
 MOST_STREAMS = 48
 """Told; those with the most to tell first. A producer that makes up lines must not make the status unreadable."""
+
+LARGEST_PAYLOAD = 48 * 1024
+"""Bytes; readers take 64 KB."""
 
 NEWEST_DEAD_LETTERS = 3
 
@@ -85,9 +89,16 @@ class Look:
     evidence: Mapping[str, object] = field(default_factory=dict)
 
 
-def payload(look: Look) -> dict[str, object]:
+def payload(look: Look) -> bytes:
     """What the status topic says."""
-    told = sorted(look.streams, key=_weight)[:MOST_STREAMS]
+    most = MOST_STREAMS
+    while len(told := json.dumps(_told(look, most)).encode()) > LARGEST_PAYLOAD and most:
+        most //= 2
+    return told
+
+
+def _told(look: Look, most_streams: int) -> dict[str, object]:
+    told = sorted(look.streams, key=_weight)[:most_streams]
     return {
         "state": look.state,
         "at": look.at,
