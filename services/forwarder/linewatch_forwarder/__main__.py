@@ -7,6 +7,8 @@ import logging
 import sys
 
 from linewatch_forwarder.delivery import Delivery
+from linewatch_forwarder.evidence.part import EvidencePart
+from linewatch_forwarder.evidence.pins import topics as pin_topics
 from linewatch_forwarder.intake import GROUP, Intake
 from linewatch_forwarder.report import Beside, Report, place_of
 from linewatch_forwarder.retention import Retentions
@@ -14,6 +16,7 @@ from linewatch_forwarder.settings import Settings
 from linewatch_forwarder.streams.embedded import EmbeddedStreams
 from linewatch_forwarder.streams.moving import move
 from linewatch_forwarder.streams.port import DurableStreams
+from linewatch_forwarder.uplinks.batches import Limits
 from linewatch_forwarder.uplinks.iot_core import IotCore
 from linewatch_forwarder.uplinks.none import NoUplink
 from linewatch_forwarder.uplinks.port import Uplink
@@ -113,8 +116,9 @@ async def _serve(settings: Settings, streams: DurableStreams) -> None:
     )
     will = Will(place.topic("status"), json.dumps({"state": "offline"}).encode())
     speaker = Connection(_local(settings, "speaker"), will=will)
-    uplink = _uplink(settings)
-    delivery = Delivery(streams, uplink, settings.uplink_rate)
+    connection = _to_the_cloud(settings)
+    uplink = _uplink(settings, connection)
+    delivery = Delivery(streams, uplink, settings.uplink_rate, bytes_per_s=settings.uplink_bytes_per_s)
     intake = Intake(listener, speaker, streams, delivery.wake)
     heartbeat = Heartbeat(settings.heartbeat_file)
 
@@ -122,8 +126,9 @@ async def _serve(settings: Settings, streams: DurableStreams) -> None:
         """Takes events in; whether the cloud can be reached is not ours to heal, and what waits for it is safe."""
         return listener.connected.is_set() and speaker.connected.is_set() and not streams.trouble
 
+    evidence = _open_evidence(settings, uplink, delivery, connection)
     retentions = Retentions(settings.stream_max_age_s, settings.file_max_bytes * FILE_SHARE)
-    beside = Beside(twin=lambda: listener.twin or speaker.twin)
+    beside = Beside(twin=lambda: listener.twin or speaker.twin, evidence=evidence.told)
     report = Report(
         place, streams, speaker, uplink, intake, delivery, heartbeat, ready, epoch, retentions, beside
     )
@@ -138,6 +143,7 @@ async def _serve(settings: Settings, streams: DurableStreams) -> None:
                 )
             ]  # fmt: skip
             around.append(tasks.create_task(_bring_along(settings, streams), name="moving"))
+            around.append(tasks.create_task(evidence.run(stop), name="evidence"))
             receiving = tasks.create_task(intake.run(), name="intake")
             delivering = tasks.create_task(delivery.run(stop), name="delivery")
             reporting = tasks.create_task(report.run(stop), name="report")
@@ -152,19 +158,38 @@ def _local(settings: Settings, role: str) -> Endpoint:
     tls = Tls(settings.mqtt_ca_file) if settings.mqtt_ca_file else None
     return Endpoint(
         settings.mqtt_host, settings.mqtt_port, f"{settings.device}-forwarder-{role}",
-        settings.mqtt_username, settings.mqtt_password_file, tls,
+        settings.mqtt_username, settings.mqtt_password_file, tls, f"forwarder-{role}",
     )  # fmt: skip
 
 
-def _uplink(settings: Settings) -> Uplink:
-    """The way to the cloud that the settings choose."""
-    if settings.uplink == "none":
-        return NoUplink()
+def _to_the_cloud(settings: Settings) -> Connection | None:
+    """The connection to IoT Core, where the uplink is one; what open work orders hold is heard on it, too."""
+    if settings.uplink != "mqtt":
+        return None
     assert settings.uplink_ca_file is not None  # settings check it
     tls = Tls(settings.uplink_ca_file, settings.uplink_certificate_file, settings.uplink_key_file)
-    return IotCore(
-        Connection(Endpoint(settings.uplink_host, settings.uplink_port, settings.client_id, tls=tls))
+    endpoint = Endpoint(
+        settings.uplink_host, settings.uplink_port, settings.client_id, tls=tls, role="forwarder-uplink"
     )
+    return Connection(endpoint, pin_topics(settings.client_id) if settings.evidence_dir else None)
+
+
+def _uplink(settings: Settings, connection: Connection | None) -> Uplink:
+    """The way to the cloud that the settings choose."""
+    if connection is None:
+        return NoUplink()
+    limits = Limits(settings.batch_max_events, settings.batch_max_bytes)
+    return IotCore(connection, limits, settings.basic_ingest_rule)
+
+
+def _open_evidence(
+    settings: Settings, uplink: Uplink, delivery: Delivery, connection: Connection | None
+) -> EvidencePart:
+    try:
+        return EvidencePart(settings, uplink, delivery, connection)
+    except OSError as error:
+        print(f"FORWARDER_EVIDENCE_DIR: {error}; this user must be able to write beside it", file=sys.stderr)
+        sys.exit(EXIT_BAD_SETTINGS)
 
 
 if __name__ == "__main__":
