@@ -59,7 +59,7 @@ class Publisher:
             await self._connection.connected.wait()
             try:
                 due = self._due(await self._worker.run(self._next))
-            except sqlite3.Error as error:
+            except (SpoolFull, sqlite3.Error) as error:
                 log.error("spool_unreadable", extra={"reason": str(error)})
                 await asyncio.sleep(RESEND_AFTER_S)
                 continue

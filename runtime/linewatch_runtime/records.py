@@ -2,6 +2,7 @@
 """The words of the spool: what goes in, what comes out, how much it may hold, and who loses when it is full."""
 
 import enum
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -28,8 +29,14 @@ class SpoolFull(Exception):
         self.detail = detail
 
 
+class SpoolTrouble(SpoolFull):
+    """The disk or the file failed, and nothing of the call was done: hold what you have and try again, as with a full
+    stream. A damaged file has been salvaged when this is told, or will be at a later try.
+    """
+
+
 class SpoolDamaged(Exception):
-    """The file can't be read as a spool."""
+    """The file can't be used as a spool, and could not be replaced by a salvaged one either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,12 @@ class Record:
     def size(self) -> int:
         """Bytes counted against the stream's limit."""
         return len(self.payload) + ROW_OVERHEAD
+
+    @property
+    def crc(self) -> int:
+        """CRC-32 of all of it; kept in the row, so that damage on the disk never travels."""
+        head = f"{self.event_id}\0{self.stream}\0{self.topic}\0{self.alarm:d}\0".encode()
+        return zlib.crc32(self.payload, zlib.crc32(head))
 
 
 @dataclass(frozen=True, slots=True)

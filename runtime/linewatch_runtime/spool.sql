@@ -1,8 +1,9 @@
 -- SPDX-License-Identifier: Apache-2.0
--- The spool's schema, version 1 (PRAGMA user_version). A later release may add columns and tables, never change or remove these: an older
--- release has to open the file after a roll-back.
+-- The spool's schema, version 1; the columns that came later stand in spool_file.py, ADDED (PRAGMA user_version: 2). A later
+-- release may add columns and tables, never change or remove these: an older release has to open the file after a
+-- roll-back.
 
--- Whole numbers that the process keeps: epoch, and the spool clock in milliseconds.
+-- Whole numbers that the process keeps: epoch, and the spool clock in milliseconds; each a second time as `…_again`.
 CREATE TABLE IF NOT EXISTS numbers (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 
 -- One row per event that the next hop does not have yet. A row leaves by `settle`, `bury` or a counted drop.

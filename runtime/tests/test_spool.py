@@ -13,7 +13,6 @@ from linewatch_runtime.events import new_event_id
 from linewatch_runtime.spool import (
     BURIED_KEPT,
     LATEST_FIRST_EPOCH,
-    PAGE_BYTES,
     ROW_OVERHEAD,
     SETTLED_KEPT,
     Record,
@@ -380,29 +379,7 @@ def test_wall_clock_that_jumps_expires_nothing(
     assert Spool(path).expire() == 0
 
 
-# --- damage and kills ------------------------------------------------------------------------------------------------
-
-
-def test_file_that_is_no_spool_says_so_and_is_left_alone(path: Path) -> None:
-    path.write_bytes(b"this is no database" * 1000)
-    before = path.read_bytes()
-
-    with pytest.raises(SpoolDamaged, match="move the file away"):
-        Spool(path)
-
-    assert path.read_bytes() == before
-
-
-def test_page_that_can_not_be_read_is_found_at_the_start(path: Path) -> None:
-    spool = Spool(path)
-    spool.append([record(new_event_id()) for _ in range(500)])
-    spool.close()
-    with path.open("r+b") as file:
-        file.seek(40 * PAGE_BYTES)
-        file.write(b"\xff" * 4 * PAGE_BYTES)
-
-    with pytest.raises(SpoolDamaged, match="move the file away"):
-        Spool(path)
+# --- kills ------------------------------------------------------------------------------------------------
 
 
 def test_every_acknowledged_row_and_its_count_survives_kill_9(path: Path) -> None:

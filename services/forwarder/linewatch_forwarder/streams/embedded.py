@@ -2,11 +2,14 @@
 """The embedded durable streams: one spool file (linewatch_runtime.spool), which keeps the guarantees."""
 
 import functools
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import TypeVar
 
-from linewatch_forwarder.streams.port import DeadLetter
-from linewatch_runtime.records import DropReport, Record, Stored, StreamState
+from linewatch_forwarder.streams.port import DeadLetter, StreamsUnavailable
+from linewatch_runtime.records import DropReport, Record, SpoolTrouble, Stored, StreamState
 from linewatch_runtime.spool import SpoolWorker
+
+Result = TypeVar("Result")
 
 
 class EmbeddedStreams:
@@ -29,7 +32,7 @@ class EmbeddedStreams:
         oldest = functools.partial(
             self._spool.oldest, limit + len(except_ids), except_streams=list(except_streams)
         )
-        stored = await self._worker.run(oldest)
+        stored = await self._read(oldest)
         return [one for one in stored if one.record.event_id not in except_ids][:limit]
 
     async def settle(self, event_ids: Sequence[str]) -> None:
@@ -42,21 +45,26 @@ class EmbeddedStreams:
 
     async def dead_letters(self, limit: int) -> list[DeadLetter]:
         """From the same file."""
-        buried = await self._worker.run(self._spool.buried, limit)
+        buried = await self._read(self._spool.buried, limit)
         return [DeadLetter(number, record, reason) for number, record, reason in buried]
 
     async def replay(self, numbers: Collection[int]) -> int:
         """One transaction."""
-        replayed: int = await self._worker.run(self._spool.replay, numbers)  # type: ignore[attr-defined]
+        replayed: int = await self._worker.run(self._spool.replay, numbers)
         return replayed
 
     async def expire(self) -> int:
         """By the spool clock, which no wall clock moves."""
-        return await self._worker.run(self._spool.expire)
+        expired = 0
+        while some := await self._worker.run(
+            self._spool.expire
+        ):  # some at a time: others are served in between
+            expired += some
+        return expired
 
     async def streams(self) -> list[StreamState]:
         """From counts that change with the rows."""
-        return await self._worker.run(self._spool.streams)
+        return await self._read(self._spool.streams)
 
     async def take_unreported_drops(self, make: DropReport) -> int:
         """Counter and event in one transaction."""
@@ -65,6 +73,12 @@ class EmbeddedStreams:
     async def next_epoch(self) -> int:
         """Kept in the file."""
         return await self._worker.run(self._spool.next_epoch)
+
+    async def _read(self, function: Callable[..., Result], *arguments: object) -> Result:
+        try:
+            return await self._worker.run(function, *arguments)
+        except SpoolTrouble as error:
+            raise StreamsUnavailable(error.detail) from error
 
     def close(self) -> None:
         """Closes the file."""
