@@ -27,7 +27,7 @@ _MOST_LOCAL = {True: PAGE_BYTES - 35, False: (PAGE_BYTES - 12) * 64 // 255 - 23}
 _LEAST_LOCAL = (PAGE_BYTES - 12) * 32 // 255 - 23
 
 
-class BadCell(Exception):
+class BadRow(Exception):
     """These bytes are no row."""
 
 
@@ -80,7 +80,7 @@ class Reader:
         self._pages = pages
         self._claimed = {1}
         self.flaws = 0
-        """Pages and cells that could not be read."""
+        """Pages and rows that could not be read."""
         named = {str(row[1]): row[3] for _, row in self._tree(1) if len(row) == 5}
         self._roots = {
             name: root if isinstance(root := named.get(name), int) else usual for name, usual in roots.items()
@@ -127,12 +127,12 @@ class Reader:
             if kind == _INDEX_INNER and leaves:
                 yield from self._entries(page, start, 12, 4)
             children = [
-                int.from_bytes(page[at : at + 4], "big") for at in self._cells(page, start, 12)
+                int.from_bytes(page[at : at + 4], "big") for at in self._places(page, start, 12)
             ]  # the last one stands in the header
             waiting.extend(reversed([*children, int.from_bytes(page[start + 8 : start + 12], "big")]))
 
-    def _cells(self, page: bytes, start: int, header: int) -> Iterator[int]:
-        """Where each cell begins. A count that can't be is cut to what fits the page."""
+    def _places(self, page: bytes, start: int, header: int) -> Iterator[int]:
+        """Where each entry of the page begins. A count that can't be is cut to what fits the page."""
         count = min(int.from_bytes(page[start + 3 : start + 5], "big"), (PAGE_BYTES - start - header) // 2)
         for number in range(count):
             place = start + header + 2 * number
@@ -145,22 +145,22 @@ class Reader:
     def _leaf(self, page: bytes, start: int) -> Iterator[tuple[int, Row]]:
         if not page:
             return
-        for at in self._cells(page, start, 8):
+        for at in self._places(page, start, 8):
             try:
                 size, here = _varint(page, at)
                 row_id, here = _varint(page, here)
                 row = _row(self._payload(page, here, size, is_table=True))
-            except BadCell:
+            except BadRow:
                 self.flaws += 1
                 continue
             yield (row_id if row_id < 1 << 63 else row_id - (1 << 64)), row
 
     def _entries(self, page: bytes, start: int, header: int, skip: int) -> Iterator[tuple[int, Row]]:
-        for at in self._cells(page, start, header):
+        for at in self._places(page, start, header):
             try:
                 size, here = _varint(page, at + skip)
                 row = _row(self._payload(page, here, size, is_table=False))
-            except BadCell:
+            except BadRow:
                 self.flaws += 1
                 continue
             yield 0, row
@@ -169,21 +169,21 @@ class Reader:
         most = _MOST_LOCAL[is_table]
         if size <= most:
             if at + size > PAGE_BYTES:
-                raise BadCell
+                raise BadRow
             return page[at : at + size]
         if size > self._pages.count * PAGE_BYTES:
-            raise BadCell
+            raise BadRow
         local = _LEAST_LOCAL + (size - _LEAST_LOCAL) % (PAGE_BYTES - 4)
         local = local if local <= most else _LEAST_LOCAL
         if at + local + 4 > PAGE_BYTES:
-            raise BadCell
+            raise BadRow
         parts, left = [page[at : at + local]], size - local
         following = int.from_bytes(page[at + local : at + local + 4], "big")
         chain = set[int]()
         while left > 0:
             overflow = self._pages.read(following)
             if not overflow or following in chain:
-                raise BadCell
+                raise BadRow
             chain.add(following)
             parts.append(overflow[4 : 4 + left])
             left -= len(parts[-1])
@@ -220,7 +220,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, place + 1
     if at + 8 >= len(data):
-        raise BadCell
+        raise BadRow
     return value << 8 | data[at + 8], at + 9
 
 
@@ -235,7 +235,7 @@ def _row(record: bytes) -> Row:
         value, at = _value(record, at, kind)
         values.append(value)
     if at != len(record):
-        raise BadCell
+        raise BadRow
     return tuple(values)
 
 
@@ -244,23 +244,23 @@ def _value(record: bytes, at: int, kind: int) -> tuple[Value, int]:
         end = at + (kind - 12) // 2
         raw = record[at:end]
         if end > len(record):
-            raise BadCell
+            raise BadRow
         if kind % 2 == 0:
             return raw, end
         try:
             return raw.decode(), end
         except UnicodeDecodeError as error:
-            raise BadCell from error
+            raise BadRow from error
     if kind in _INTEGERS:
         end = at + _INTEGERS[kind]
         return int.from_bytes(record[at:end], "big", signed=True), end
     if kind == 7:
         if at + 8 > len(record):
-            raise BadCell
+            raise BadRow
         return struct.unpack_from(">d", record, at)[0], at + 8
     if kind in (0, 8, 9):
         return (None, 0, 1)[max(0, kind - 7)], at
-    raise BadCell
+    raise BadRow
 
 
 def shape(row: Sequence[Value]) -> str:

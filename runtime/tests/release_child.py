@@ -23,4 +23,4 @@ for line in sys.stdin:
     elif name == "bury":
         one = arguments[0]
         spool.bury(Record(*one[:3], one[3].encode(), one[4]), "no good")
-    print(json.dumps({"epoch": spool.next_epoch(), "clock": spool.clock()}), flush=True)
+    print(json.dumps({"epoch": spool.next_epoch(), "clock": spool._number("clock_ms")}), flush=True)
