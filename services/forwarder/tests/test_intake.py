@@ -23,6 +23,9 @@ def buried(worker: SpoolWorker) -> list[str]:
     return [reason for _, _, reason in worker._thread.submit(worker.spool.buried).result()]
 
 
+LARGE = {"specversion": "1.0", "id": "large", "type": "x", "data": {"x": "x" * LARGEST_PAYLOAD}}
+
+
 # --- one message -----------------------------------------------------------------------------------------------------
 
 
@@ -40,7 +43,8 @@ def test_only_a_part_that_was_judged_ok_is_routine(result: str, alarm: bool) -> 
 
 @pytest.mark.parametrize("kind", ["InferenceError", "PartsSkipped", "EngineError", "something new"])
 def test_every_other_event_is_an_alarm(kind: str) -> None:
-    payload = json.dumps({"id": "1", "type": kind, "data": {"verdict": {"result": "OK"}}}).encode()
+    event = {"specversion": "1.0", "id": "1", "type": kind, "data": {"verdict": {"result": "OK"}}}
+    payload = json.dumps(event).encode()
 
     assert arrival(message(payload)).record.alarm
 
@@ -51,7 +55,8 @@ def test_every_other_event_is_an_alarm(kind: str) -> None:
         b"", b"\xff\xfe", b"no json", b"null", b"[]", b"7", b"{}", b'{"id":"1"}', b'{"id":"","type":"x"}',
         b'{"id":null,"type":"x"}', b'{"id":7,"type":"x"}', b'{"id":"\\ud800","type":"x"}',
         b'{"id":"a\\nb","type":"x"}', b'{"id":"' + b"9" * 65 + b'","type":"x"}', b"[" * 100_000,
-        b'{"id":1' + b"0" * 5000 + b"}",
+        b'{"id":1' + b"0" * 5000 + b"}", b'{"id":"1","type":"x"}', b'{"specversion":"1.0","id":"1","type":"x"}',
+        b'{"specversion":"1.0","id":"1","type":"x","data":[]}', b'{"specversion":"0.3","id":"1","type":"x","data":{}}',
     ],
 )  # fmt: skip
 def test_what_is_no_event_gets_a_reason_and_an_id_of_its_own(payload: bytes) -> None:
@@ -63,7 +68,7 @@ def test_what_is_no_event_gets_a_reason_and_an_id_of_its_own(payload: bytes) -> 
 
 
 def test_event_too_large_for_the_cloud_gets_a_reason_and_keeps_its_id() -> None:
-    payload = json.dumps({"id": "large", "type": "x", "data": "x" * LARGEST_PAYLOAD}).encode()
+    payload = json.dumps(LARGE).encode()
 
     one = arrival(message(payload))
 
@@ -159,7 +164,7 @@ async def test_what_is_no_event_is_buried_visibly_and_what_follows_is_taken(
 
 @pytest.mark.anyio
 async def test_event_that_was_buried_is_not_sent_for_ever(broker: Broker, worker: SpoolWorker) -> None:
-    payload = json.dumps({"id": "large", "type": "x", "data": "x" * LARGEST_PAYLOAD}).encode()
+    payload = json.dumps(LARGE).encode()
     async with taking_in(broker, worker) as taking:
         await taking.send(("large", payload))
 
