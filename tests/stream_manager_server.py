@@ -18,6 +18,7 @@ counted from behind it), an operation (1 byte) and a CBOR map. Names and numbers
 """
 
 import contextlib
+import functools
 import socket
 import struct
 import threading
@@ -131,8 +132,8 @@ class StreamManagerServer:
         self._lock = threading.RLock()
         self._listener: socket.socket | None = None
         self._connections: set[socket.socket] = set()
-        self._holding: Operation | None = None
-        self._held: list[tuple[socket.socket, bytes]] = []
+        self._holding: tuple[Operation, bool] | None = None
+        self._held: list[tuple[socket.socket, Callable[[], bytes]]] = []
         self._dropping = 0
         self._refusals: list[tuple[Operation, ResponseStatusCode]] = []
         self._damaged: set[tuple[str, int]] = set()
@@ -199,20 +200,21 @@ class StreamManagerServer:
         """Carries out the next requests and ends the connection instead of an answer."""
         self._dropping = count
 
-    def hold(self, operation: Operation) -> None:
-        """Carries out the next request of this kind, and keeps the answer until `release`."""
-        self._holding = operation
+    def hold(self, operation: Operation, *, undone: bool = False) -> None:
+        """Keeps the answer to the next request of this kind until `release`; `undone`: carries it out only then."""
+        self._holding = (operation, undone)
 
     @property
     def holds(self) -> bool:
         return bool(self._held)
 
     def release(self) -> None:
-        """Sends what was held, on the connection it belongs to."""
+        """Sends what was held, on the connection it belongs to, if that is still there."""
         held, self._held = self._held, []
         for connection, answer in held:
+            content = answer()
             with contextlib.suppress(OSError):
-                connection.sendall(answer)
+                connection.sendall(content)
 
     def refuse(self, operation: Operation, status: ResponseStatusCode, times: int = 1) -> None:
         """Answers the next requests of this kind with an error and does nothing."""
@@ -272,14 +274,16 @@ class StreamManagerServer:
             while True:
                 operation, request = _frame(incoming)
                 self._thawed.wait()
-                answer = self._answered(operation, request)
+                answered = functools.partial(self._answered, operation, request)
+                if self._holding is not None and operation == self._holding[0].value:
+                    undone, self._holding = self._holding[1], None
+                    answer = b"" if undone else answered()
+                    self._held.append((connection, answered if undone else functools.partial(bytes, answer)))
+                    continue
+                answer = answered()
                 if self._dropping > 0:
                     self._dropping -= 1
                     return
-                if self._holding is not None and operation == self._holding.value:
-                    self._holding = None
-                    self._held.append((connection, answer))
-                    continue
                 connection.sendall(answer)
         with self._lock:
             self._connections.discard(connection)

@@ -4,6 +4,7 @@
 import asyncio
 import json
 import logging
+import os
 import sys
 
 from linewatch_forwarder.delivery import Delivery
@@ -14,17 +15,22 @@ from linewatch_forwarder.report import Beside, Report, place_of
 from linewatch_forwarder.retention import Retentions
 from linewatch_forwarder.settings import Settings
 from linewatch_forwarder.streams.embedded import EmbeddedStreams
-from linewatch_forwarder.streams.moving import move
+from linewatch_forwarder.streams.moving import move, put_aside
 from linewatch_forwarder.streams.port import DurableStreams
 from linewatch_forwarder.uplinks.batches import Limits
+from linewatch_forwarder.uplinks.credentials import aws_session
+from linewatch_forwarder.uplinks.event_bus import EventBus, client_maker
+from linewatch_forwarder.uplinks.greengrass_ipc import GreengrassIpc
 from linewatch_forwarder.uplinks.iot_core import IotCore
 from linewatch_forwarder.uplinks.none import NoUplink
 from linewatch_forwarder.uplinks.port import Uplink
+from linewatch_forwarder.uplinks.routes import Routes, Sink, is_for_bus, is_for_iot_core
 from linewatch_runtime import logs
 from linewatch_runtime.health import Heartbeat
 from linewatch_runtime.lifecycle import stop_on_signals
 from linewatch_runtime.mqtt import Connection, Endpoint, Subscriptions, Tls, Will
 from linewatch_runtime.nucleus import Nucleus
+from linewatch_runtime.nucleus_ipc import SOCKET_VARIABLE, TOKEN_VARIABLE, NucleusIpc
 from linewatch_runtime.settings import EXIT_BAD_SETTINGS, load
 from linewatch_runtime.spool import Spool, SpoolDamaged, SpoolWorker, StreamLimit
 from linewatch_runtime.state_dir import lock_state_dir
@@ -87,7 +93,8 @@ def _streams(settings: Settings, kind: str) -> DurableStreams:
 async def _bring_along(settings: Settings, streams: DurableStreams) -> None:
     """What waits in the other kind of streams, if FORWARDER_STREAMS was changed."""
     for kind, file in FILES.items():
-        if kind == settings.streams or not (settings.state_dir / file).exists():
+        path = settings.state_dir / file
+        if kind == settings.streams or not path.exists():
             continue
         try:
             old = await asyncio.to_thread(_streams, settings, kind)
@@ -98,6 +105,7 @@ async def _bring_along(settings: Settings, streams: DurableStreams) -> None:
             await move(old, streams)
         finally:
             old.close()
+        put_aside(path)
 
 
 async def _serve(settings: Settings, streams: DurableStreams) -> None:
@@ -176,10 +184,18 @@ def _to_the_cloud(settings: Settings) -> Connection | None:
 
 def _uplink(settings: Settings, connection: Connection | None) -> Uplink:
     """The way to the cloud that the settings choose."""
-    if connection is None:
+    if settings.uplink == "none":
         return NoUplink()
-    limits = Limits(settings.batch_max_events, settings.batch_max_bytes)
-    return IotCore(connection, limits, settings.basic_ingest_rule)
+    if connection is None:
+        ipc = NucleusIpc(os.environ[SOCKET_VARIABLE], os.environ[TOKEN_VARIABLE])  # settings check them
+        main = Sink("nucleus", GreengrassIpc(ipc, settings.resend_window_s), is_for_iot_core)
+    else:
+        limits = Limits(settings.batch_max_events, settings.batch_max_bytes)
+        main = Sink("IoT Core", IotCore(connection, limits, settings.basic_ingest_rule), is_for_iot_core)
+    if not settings.event_bus:
+        return main.uplink
+    bus = EventBus(settings.event_bus, client_maker(lambda: aws_session(settings)))
+    return Routes([main, Sink("event bus", bus, is_for_bus(everything=settings.event_bus_kinds == "all"))])
 
 
 def _open_evidence(

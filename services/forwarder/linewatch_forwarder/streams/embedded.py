@@ -80,6 +80,9 @@ class EmbeddedStreams:
         except SpoolTrouble as error:
             raise StreamsUnavailable(error.detail) from error
 
+    async def discard(self) -> None:
+        """Nothing does."""
+
     def close(self) -> None:
         """Closes the file."""
         self._worker.close()

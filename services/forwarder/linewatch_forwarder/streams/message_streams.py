@@ -8,6 +8,7 @@ one and are never used twice; a read that begins below the oldest number begins 
 oldest first, when the size or the age is reached, whether it was read or not.
 """
 
+import contextlib
 import logging
 import re
 import time
@@ -135,6 +136,11 @@ class MessageStreams:
                 "stream": name, "is": _told(found.definition), "wanted": _told(wanted), "reason": str(error),
                 "remedy": "let it drain, stop the forwarder, delete this stream in Stream Manager, start the forwarder",
             })  # fmt: skip
+
+    def delete(self, name: str) -> None:
+        """Deletes a stream with all that it holds."""
+        with contextlib.suppress(ResourceNotFoundException):
+            self._session.call(lambda client: client.delete_message_stream(name))
 
     def extent(self, name: str) -> Extent | None:
         """What a stream holds now; None: there is no such stream."""

@@ -7,10 +7,13 @@ in both; the new ones know it by its id.
 
 import asyncio
 import logging
+import time
 from collections import defaultdict
+from pathlib import Path
 
 from linewatch_forwarder.streams.port import DurableStreams, StreamsUnavailable
 from linewatch_runtime.records import Record, SpoolFull
+from linewatch_runtime.spool import BURIED_KEPT
 
 log = logging.getLogger(__name__)
 
@@ -19,16 +22,23 @@ RETRY_S = 2.0
 
 
 async def move(old: DurableStreams, new: DurableStreams) -> int:
-    """Moves all that waits, and tries again while one of the two is away or full. Returns how many were moved.
+    """Moves all that waits, then the dead letters; tries again while one of the two is away or full.
 
-    Alarms come first; behind events that the new streams already hold, each class keeps its order.
+    Alarms come first; behind events that the new streams already hold, each class keeps its order. The old streams
+    remember what was moved as delivered, so they must not be used again: put them aside.
+
+    Returns how many events were moved.
     """
     moved, trouble = 0, ""
     while True:
         try:
             waiting = await old.next(AT_ONCE)
-            if not waiting:
-                break
+            if not waiting and not any(one.events for one in await old.streams()):
+                for letter in reversed(await old.dead_letters(BURIED_KEPT)):
+                    await new.bury(letter.record, letter.reason)
+                await old.discard()
+                log.info("streams_moved", extra={"events": moved})
+                return moved
             by_stream: dict[str, list[Record]] = defaultdict(list)
             for one in waiting:
                 by_stream[one.record.stream].append(one.record)
@@ -40,7 +50,15 @@ async def move(old: DurableStreams, new: DurableStreams) -> int:
             if str(error) != trouble:
                 log.warning("streams_not_moved_yet", extra={"reason": str(error), "moved": moved})
             trouble = str(error)
+            waiting = []
+        if not waiting:
             await asyncio.sleep(RETRY_S)
-    if moved:
-        log.info("streams_moved", extra={"events": moved})
-    return moved
+
+
+def put_aside(path: Path) -> None:
+    """Renames a database and what SQLite keeps beside it; nothing is deleted."""
+    aside = path.with_name(f"{path.name}.moved-{time.time_ns()}")
+    for ending in ("", "-wal", "-shm"):
+        part = path.with_name(path.name + ending)
+        if part.exists():
+            part.rename(aside.with_name(aside.name + ending))

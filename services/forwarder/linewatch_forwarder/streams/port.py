@@ -72,5 +72,8 @@ class DurableStreams(Protocol):
     async def next_epoch(self) -> int:
         """A number above that of every earlier start."""
 
+    async def discard(self) -> None:
+        """Frees what lies outside of the state directory, once nothing waits there and another kind took over."""
+
     def close(self) -> None:
         """Ends what was asked, then closes. Nothing may be asked afterwards."""

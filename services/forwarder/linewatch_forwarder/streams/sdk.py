@@ -40,6 +40,9 @@ CLOSE_S = 1.0
 TOKEN_VARIABLES = ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "SVCUID")
 """Where a nucleus gives a component its token; Stream Manager takes the same one."""
 
+_quiet = logging.getLogger(f"{__name__}.client")
+_quiet.setLevel(logging.CRITICAL)  # it logs tracebacks for what `trouble` says in a line
+
 Answer = TypeVar("Answer")
 
 
@@ -68,7 +71,7 @@ class Session:
             StreamManagerException: Stream Manager's answer was this error.
         """
         with self._lock:
-            client = self._client or self._connect()
+            client = self._connected()
             try:
                 return ask(client)
             except (ClientException, ServerTimeoutException, UnauthorizedException) as error:
@@ -81,8 +84,7 @@ class Session:
     def open(self) -> int:
         """Connects if there is no session. Returns its generation. Raises StreamsUnavailable."""
         with self._lock:
-            if self._client is None:
-                self._connect()
+            self._connected()
             return self.generation
 
     def close(self) -> None:
@@ -93,6 +95,12 @@ class Session:
             self._lock.release()
         if client:
             _throw_away(client)
+
+    def _connected(self) -> "_Client":
+        if self._client and not self._client.connected:
+            _throw_away(self._client)
+            self._client = None
+        return self._client or self._connect()
 
     def _connect(self) -> "_Client":
         wait = self._not_before - time.monotonic()
@@ -129,14 +137,17 @@ class Session:
 
 
 class _Client(StreamManagerClient):  # type: ignore[misc]  # the SDK has no types
-    """The SDK's client with a token of our choice, and without the thread that it leaves behind when it can't connect."""
+    """The SDK's client for one connection: with a token of our choice, without a second try of its own, which nobody
+    would be told of, and without the thread that it leaves behind when it can't connect.
+    """
+
+    _connected = False
+    ends = False
 
     def __init__(self, host: str, port: int, token: str | None) -> None:
         self._token = token
         try:
-            super().__init__(
-                host, port, CONNECT_S, REQUEST_S, logging.getLogger("linewatch_forwarder.streams.sdk.client")
-            )
+            super().__init__(host, port, CONNECT_S, REQUEST_S, _quiet)
         except BaseException:
             _throw_away(self)
             raise
@@ -149,9 +160,22 @@ class _Client(StreamManagerClient):  # type: ignore[misc]  # the SDK has no type
     @auth_token.setter
     def auth_token(self, _: Any) -> None: ...
 
+    @property
+    def connected(self) -> bool:
+        """False from the moment the connection is lost."""
+        return self._connected
 
-def _throw_away(client: StreamManagerClient) -> None:
+    @connected.setter
+    def connected(self, value: bool) -> None:
+        is_lost = self._connected and not value and not self.ends
+        self._connected = value
+        if is_lost:  # ends the SDK's read loop, which would connect again
+            raise ConnectionResetError("Stream Manager ended the connection")
+
+
+def _throw_away(client: _Client) -> None:
     """Closes a client that may hang or fail while it is closed; its thread ends as soon as it can."""
+    client.ends = True
 
     def close() -> None:
         for _ in range(2):  # the first may fail on a dead socket, and then the second ends the client's loop
@@ -176,6 +200,8 @@ def _told(error: Exception) -> str:
             "it refused us; pass AWS_CONTAINER_AUTHORIZATION_TOKEN into the container, or set"
             " STREAM_MANAGER_AUTHENTICATE_CLIENT=false for a process that is no component"
         )
+    if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
+        return f"FORWARDER_STREAM_MANAGER_TOKEN_FILE: {error.filename}: {error.strerror}"
     if isinstance(error, TimeoutError):
         return f"no answer within {REQUEST_S} s"
     return repr(error)

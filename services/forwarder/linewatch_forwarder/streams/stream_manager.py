@@ -18,6 +18,7 @@ with `reject` everything, is refused here before it could: `_make_sure_of_room`.
 
 import asyncio
 import dataclasses
+import functools
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -108,13 +109,12 @@ class StreamManagerStreams:
     async def append(self, records: Sequence[Record]) -> int:
         """One message for each record, each flushed; a group that fails in the middle leaves a prefix, which is known."""
         async with self._turn:
-            new = await self._keep(self._ledger.unknown, records)
-            groups: dict[str, list[Record]] = {}
-            for record in new:
-                groups.setdefault(message_stream_of(record.stream, alarm=record.alarm), []).append(record)
-            if not groups:
+            if not await self._keep(self._ledger.unknown, records):
                 return 0
-            await self._look()
+            await self._look()  # first: what an append left of which nobody knows the end is known after it
+            groups: dict[str, list[Record]] = {}
+            for record in await self._keep(self._ledger.unknown, records):
+                groups.setdefault(message_stream_of(record.stream, alarm=record.alarm), []).append(record)
             frames = {name: [framed(one) for one in group] for name, group in groups.items()}
             for name, messages in frames.items():
                 await self._make_sure_of_room(name, messages)
@@ -181,6 +181,12 @@ class StreamManagerStreams:
     async def take_unreported_drops(self, make: DropReport) -> int:
         """Counter and event in one transaction of the ledger, which holds these events itself."""
         return await self._keep(self._ledger.take_unreported_drops, make)
+
+    async def discard(self) -> None:
+        """Deletes our message streams, or a later return to Stream Manager would deliver them all again."""
+        async with self._turn:
+            for name in await self._ask(self._streams.names):
+                await self._ask(functools.partial(self._streams.delete, name))
 
     async def next_epoch(self) -> int:
         """Kept in the ledger."""
