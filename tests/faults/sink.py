@@ -43,13 +43,14 @@ class Arrival:
 
 @dataclass(slots=True)
 class Sink:
-    """Counts. `drops` are the EventsDropped, once each, as they came."""
+    """Counts. `drops` are the EventsDropped, once each, as they came; `contents` the events whole, where they are kept."""
 
     connection: Connection
     arrivals: list[Arrival] = field(default_factory=list)
     first: dict[str, Arrival] = field(default_factory=dict)
     drops: dict[str, dict[str, Any]] = field(default_factory=dict)
     publishes: int = 0
+    contents: dict[str, dict[str, Any]] | None = None
 
     @property
     def repeats(self) -> int:
@@ -97,6 +98,8 @@ class Sink:
         )  # fmt: skip
         self.arrivals.append(one)
         self.first.setdefault(one.event_id, one)
+        if self.contents is not None:
+            self.contents[one.event_id] = event
         if one.kind == "EventsDropped":
             self.drops[one.event_id] = data
 
