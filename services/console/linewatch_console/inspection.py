@@ -112,7 +112,7 @@ def _part(event_id: str, inspection: event_pb2.Inspection) -> Part:
         "part_id": _text(inspection.part_id),
         "epoch": origin.epoch,
         "sequence": origin.sequence,
-        "taken_at": _seconds(origin.taken_at),
+        "taken_at": _seconds(origin.corrected_at if origin.HasField("corrected_at") else origin.taken_at),
         "frame": files.get("frame", ""),
         "heatmap": files.get("heatmap", ""),
         "window": files.get("window", ""),

@@ -1,15 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """The retained status messages of the other services, as far as the page shows them."""
 
+import math
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 LARGEST_STATUS_BYTES = 64 * 1024
 
 Text = Annotated[str, StringConstraints(max_length=300)]
 Word = Annotated[str, StringConstraints(max_length=80)]
 Count = Annotated[int, Field(ge=0)]
+
+
+def _two_digits(value: float | None) -> float | None:
+    """As exact as a person reads it, so that what wavers a little is no change that every page is sent."""
+    return round(value, 1 - math.floor(math.log10(abs(value)))) if value else value
+
+
+def _whole_minutes(seconds: float | None) -> float | None:
+    return seconds if seconds is None or seconds < 120 else seconds // 60 * 60
+
+
+Rough = Annotated[float | None, Field(ge=0), AfterValidator(_two_digits)]
+Lasting = Annotated[float | None, Field(ge=0), AfterValidator(_whole_minutes)]
 
 
 class _Status(BaseModel):
@@ -41,15 +55,52 @@ class CaptureStatus(_Status):
 
 
 class Uplink(_Status):
-    """The forwarder's way to the cloud. `since` is RFC 3339."""
+    """The forwarder's way to the cloud. `since` is RFC 3339 by the device's wall clock, `for_s` by one that never jumps."""
 
     connected: bool
     since: Word = ""
+    for_s: Lasting = None
     detail: Text = ""
+    certificate_days: float | None = None
+
+
+class Drain(_Status):
+    """How the backlog leaves: caught_up, draining, growing, stopped or unknown. None: not known."""
+
+    state: Word = "unknown"
+    rate_per_s: Rough = None
+    seconds: Rough = None
+
+
+class DeadLetter(_Status):
+    """An event that can never be delivered."""
+
+    number: Count
+    event_id: Word = ""
+    stream: Word = ""
+    reason: Text = ""
+
+
+class DeadLetters(_Status):
+    """What lies aside on the device; more than `count` where `is_more`."""
+
+    count: Count = 0
+    is_more: bool = False
+    newest: Annotated[list[DeadLetter], Field(max_length=16)] = []
+
+
+class Evidence(_Status):
+    """The upload of evidence: off, idle, uploading, waiting (`why`) or troubled (`trouble`)."""
+
+    state: Word = ""
+    why: Text = ""
+    trouble: Text = ""
+    waiting_files: Count = 0
+    waiting_bytes: Count = 0
 
 
 class Stream(_Status):
-    """One durable stream of the forwarder."""
+    """One durable stream of the forwarder. `retention_s`: what it holds at the present rate; None: not known."""
 
     name: Word
     events: Count = 0
@@ -60,15 +111,26 @@ class Stream(_Status):
     delivered: Count = 0
     buried: Count = 0
     dropped: Count = 0
+    dropped_by: Annotated[dict[Word, Count], Field(max_length=16)] = {}
+    rate_per_s: Rough = None
+    retention_s: Rough = None
+    retention_limit: Word = ""
     full: Text = ""
+    trouble: Text = ""
 
 
 class ForwarderStatus(_Status):
-    """linewatch/v1/{site}/device/forwarder/status."""
+    """linewatch/v1/{site}/device/forwarder/status. An older forwarder says less; that is no error."""
 
     state: Word
     uplink: Uplink | None = None
+    drain: Drain | None = None
+    dead_letters: DeadLetters | None = None
+    evidence: Evidence | None = None
+    unavailable: Text = ""
+    twin: Text = ""
     streams: Annotated[list[Stream], Field(max_length=64)] = []
+    streams_left_out: Count = 0
 
 
 class Thresholds(_Status):

@@ -190,8 +190,10 @@ def _point(part: Part) -> dict[str, Any]:
 
 
 def _is_newer(part: Part, than: Part) -> bool:
-    """By the producer's own count, which a clock jump can't turn; by time where a new state began that count anew."""
-    return (part.epoch, part.sequence) > (than.epoch, than.sequence) or part.taken_at > than.taken_at
+    """By the producer's own count, which a clock jump can't turn; by time only where a new disk began that count anew."""
+    if part.epoch == than.epoch:
+        return part.sequence > than.sequence
+    return part.epoch > than.epoch or part.taken_at > than.taken_at
 
 
 def _milliseconds(seconds: deque[float]) -> float | None:

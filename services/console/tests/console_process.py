@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The console as a real process, with a real broker and a stand-in cloud API on real ports."""
 
+import itertools
 import json
 import os
 import socket
@@ -174,6 +175,10 @@ def ended(console: Console) -> None:
 PLACE = Place("plant-1", "line-1", "station-1")
 
 
+_EPOCHS = itertools.count(1)
+"""As if capture had started anew before each event: one console hears the events of many tests, each from 1 on."""
+
+
 def inspection(sequence: int = 1, part_id: str = "EL1_1.jpg", event_id: str = "", **verdict: Any) -> bytes:
     """An InferenceCompleted event; OK unless `verdict` says otherwise."""
     given: dict[str, Any] = {
@@ -184,7 +189,7 @@ def inspection(sequence: int = 1, part_id: str = "EL1_1.jpg", event_id: str = ""
         "is_anomalous": False,
     }
     message = event_pb2.Inspection(
-        origin=origin(PLACE, 1, sequence), part_id=part_id, frame_to_verdict_s=0.02,
+        origin=origin(PLACE, next(_EPOCHS), sequence), part_id=part_id, frame_to_verdict_s=0.02,
         verdict=verdict_pb2.Verdict(**(given | verdict)),
     )  # fmt: skip
     return envelope(event_id or new_event_id(), "InferenceCompleted", PLACE, message)

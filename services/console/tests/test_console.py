@@ -100,8 +100,9 @@ def test_statuses_reach_the_page(console: Console, publish: Publish) -> None:
         lambda: next((c for _, _, c in console.messages(lambda k, _: k == "snapshot") if both(c)), None),
     )
 
-    assert snapshot["forwarder"]["uplink"] == uplink
+    assert snapshot["forwarder"]["uplink"] == uplink | {"for_s": None, "certificate_days": None}
     assert snapshot["forwarder"]["streams"][0]["oldest_age_s"] == 4.5
+    assert snapshot["forwarder"]["drain"] is None, "an older forwarder says less"
     assert snapshot["tiles"][0]["status"]["state"] == "running"
 
 

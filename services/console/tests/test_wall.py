@@ -45,11 +45,24 @@ def test_late_event_counts_but_never_replaces_a_newer_one() -> None:
 
 def test_station_whose_count_begins_anew_is_shown() -> None:
     wall = Wall(Clock())
-    wall.take("line-1", "station-1", part(500, taken_at=50.0))
+    wall.take("line-1", "station-1", part(500, epoch=9, taken_at=50.0))
 
-    wall.take("line-1", "station-1", part(1, event_id="after a wiped disk", taken_at=60.0))
+    wall.take("line-1", "station-1", part(1, epoch=2, event_id="after a wiped disk", taken_at=60.0))
 
     assert wall.snapshot()[0]["last"]["part_id"] == "part 1"
+
+
+def test_clock_that_jumps_back_a_year_makes_no_late_event_the_newest() -> None:
+    year_s = 365 * 86400.0
+    wall = Wall(Clock())
+    wall.take("line-1", "station-1", part(4, taken_at=2 * year_s))
+    wall.take("line-1", "station-1", part(6, taken_at=year_s))
+
+    wall.take("line-1", "station-1", part(5, "NG", taken_at=2 * year_s))
+
+    tile = wall.snapshot()[0]
+    assert tile["last"]["part_id"] == "part 6"
+    assert tile["counts"]["NG"] == 1
 
 
 def test_page_that_joins_sees_every_part_once() -> None:
