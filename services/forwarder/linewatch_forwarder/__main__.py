@@ -4,7 +4,6 @@
 import asyncio
 import json
 import logging
-import os
 import sys
 
 from linewatch_forwarder.delivery import Delivery
@@ -18,19 +17,14 @@ from linewatch_forwarder.streams.embedded import EmbeddedStreams
 from linewatch_forwarder.streams.moving import move, put_aside
 from linewatch_forwarder.streams.port import DurableStreams
 from linewatch_forwarder.uplinks.batches import Limits
-from linewatch_forwarder.uplinks.credentials import aws_session
-from linewatch_forwarder.uplinks.event_bus import EventBus, client_maker
-from linewatch_forwarder.uplinks.greengrass_ipc import GreengrassIpc
 from linewatch_forwarder.uplinks.iot_core import IotCore
 from linewatch_forwarder.uplinks.none import NoUplink
 from linewatch_forwarder.uplinks.port import Uplink
-from linewatch_forwarder.uplinks.routes import Routes, Sink, is_for_bus, is_for_iot_core
 from linewatch_runtime import logs
 from linewatch_runtime.health import Heartbeat
 from linewatch_runtime.lifecycle import stop_on_signals
 from linewatch_runtime.mqtt import Connection, Endpoint, Subscriptions, Tls, Will
 from linewatch_runtime.nucleus import Nucleus
-from linewatch_runtime.nucleus_ipc import SOCKET_VARIABLE, TOKEN_VARIABLE, NucleusIpc
 from linewatch_runtime.settings import EXIT_BAD_SETTINGS, load
 from linewatch_runtime.spool import Spool, SpoolDamaged, SpoolWorker, StreamLimit
 from linewatch_runtime.state_dir import lock_state_dir
@@ -184,18 +178,10 @@ def _to_the_cloud(settings: Settings) -> Connection | None:
 
 def _uplink(settings: Settings, connection: Connection | None) -> Uplink:
     """The way to the cloud that the settings choose."""
-    if settings.uplink == "none":
-        return NoUplink()
     if connection is None:
-        ipc = NucleusIpc(os.environ[SOCKET_VARIABLE], os.environ[TOKEN_VARIABLE])  # settings check them
-        main = Sink("nucleus", GreengrassIpc(ipc, settings.resend_window_s), is_for_iot_core)
-    else:
-        limits = Limits(settings.batch_max_events, settings.batch_max_bytes)
-        main = Sink("IoT Core", IotCore(connection, limits, settings.basic_ingest_rule), is_for_iot_core)
-    if not settings.event_bus:
-        return main.uplink
-    bus = EventBus(settings.event_bus, client_maker(lambda: aws_session(settings)))
-    return Routes([main, Sink("event bus", bus, is_for_bus(everything=settings.event_bus_kinds == "all"))])
+        return NoUplink()
+    limits = Limits(settings.batch_max_events, settings.batch_max_bytes)
+    return IotCore(connection, limits, settings.basic_ingest_rule)
 
 
 def _open_evidence(
