@@ -202,23 +202,36 @@ def make_certificates(folder: Path, addresses: Sequence[str] = ("127.0.0.1",)) -
     ca_key = ec.generate_private_key(ec.SECP256R1())
     ca = _certificate("Linewatch test CA", ca_key, None, ca_key)
     (folder / "ca.pem").write_bytes(ca.public_bytes(serialization.Encoding.PEM))
+    (folder / "ca.key").write_bytes(_key_text(ca_key))
     for name, common_name in (("server", "localhost"), ("device", "device-1")):
-        key = ec.generate_private_key(ec.SECP256R1())
-        certificate = _certificate(common_name, key, ca, ca_key, addresses)
-        (folder / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        (folder / f"{name}.key").write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
+        certificate, key = issue(folder, common_name, addresses)
+        (folder / f"{name}.pem").write_bytes(certificate)
+        (folder / f"{name}.key").write_bytes(key)
     return Certificates(
         folder / "ca.pem", folder / "server.pem", folder / "server.key", folder / "device.pem", folder / "device.key"
     )  # fmt: skip
 
 
+def issue(
+    folder: Path, common_name: str, addresses: Sequence[str] = ("127.0.0.1",), days: float = 30
+) -> tuple[bytes, bytes]:
+    """A new certificate by the authority in that folder, and its key, as they stand in files."""
+    ca = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
+    ca_key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None)
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = _certificate(common_name, key, ca, ca_key, addresses, days)  # type: ignore[arg-type]
+    return certificate.public_bytes(serialization.Encoding.PEM), _key_text(key)
+
+
+def _key_text(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
 def _certificate(
     common_name: str, key: ec.EllipticCurvePrivateKey, issuer: x509.Certificate | None,
-    issuer_key: ec.EllipticCurvePrivateKey, addresses: Sequence[str] = (),
+    issuer_key: ec.EllipticCurvePrivateKey, addresses: Sequence[str] = (), days: float = 30,
 ) -> x509.Certificate:  # fmt: skip
     now = datetime.datetime.now(datetime.UTC)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
@@ -228,8 +241,8 @@ def _certificate(
         .issuer_name(issuer.subject if issuer else subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=30))
+        .not_valid_before(now - datetime.timedelta(days=2))
+        .not_valid_after(now + datetime.timedelta(days=days))
         .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(
@@ -266,7 +279,7 @@ max_inflight_messages 1000
 # Not 0: mosquitto before 2.0.17 then ends the connection of a client whose publish it denies.
 max_queued_messages 100000
 acl_file {{folder}}/acl
-log_dest stdout
+log_dest stderr
 """
 
 

@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Sequence
 
 from linewatch_forwarder.uplinks.batches import Limits, Publish, turn
+from linewatch_forwarder.uplinks.certificates import Certificates
 from linewatch_forwarder.uplinks.port import Outcome
 from linewatch_runtime.mqtt import Connection, Message, MqttError, NobodySubscribed, NotConnected, Refused
 from linewatch_runtime.records import Record
@@ -48,10 +49,22 @@ class IotCore:
     held: frozenset[str] = frozenset()
 
     def __init__(
-        self, connection: Connection, limits: Limits = DEFAULT_LIMITS, ingest_rule: str = ""
-    ) -> None:
-        """`ingest_rule`: the rule that Basic Ingest hands every event to, past the message broker; empty: none."""
+        self, connection: Connection, limits: Limits = DEFAULT_LIMITS, ingest_rule: str = "",
+        certificates: Certificates | None = None,
+    ) -> None:  # fmt: skip
+        """Publishes on a connection.
+
+        Args:
+            connection: its TLS is `certificates`, where they are to be watched.
+            limits: of one publish.
+            ingest_rule: the rule that Basic Ingest hands every event to, past the message broker; empty: none.
+            certificates: whenever they are renewed, so is the session.
+        """
         self._connection = connection
+        self._certificates = certificates
+        if certificates:
+            connection.on_connected = certificates.accepted
+        self._in_hand = asyncio.Lock()
         self._limits = limits
         self._prefix = f"$aws/rules/{ingest_rule}/" if ingest_rule else ""
         # Of the events that a turn chooses from at most: what is out of sight is forgotten, and found out again.
@@ -66,8 +79,24 @@ class IotCore:
 
     @property
     def trouble(self) -> str:
-        """Why there is none."""
-        return self._connection.trouble
+        """Why there is none; what the certificates have to do with it too."""
+        told = self._connection.trouble
+        return "; ".join(filter(None, (told, self.certificate_trouble))) if told else ""
+
+    @property
+    def twin(self) -> str:
+        """Says that another process uses our client id; empty where nothing looks like it."""
+        return self._connection.twin
+
+    @property
+    def certificate_trouble(self) -> str:
+        """What a person should do about the certificate files; empty where nothing is to do."""
+        return self._certificates.trouble if self._certificates else ""
+
+    @property
+    def certificate_days(self) -> float | None:
+        """Until the certificate expires; below 0 it has."""
+        return self._certificates.days_left if self._certificates else None
 
     @property
     def messages(self) -> asyncio.Queue[Message]:
@@ -78,8 +107,15 @@ class IotCore:
         return self._connection.messages
 
     async def run(self) -> None:
-        """Keeps the session."""
-        await self._connection.run()
+        """Keeps the session, and begins a new one when the certificates were renewed."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._connection.run(), name="uplink connection")
+            if self._certificates:
+                tasks.create_task(self._certificates.watch(self._renew), name="certificates")
+
+    async def _renew(self) -> None:
+        async with self._in_hand:  # what is on its way comes to its end first
+            self._connection.renew()
 
     async def ready(self) -> None:
         """Returns when there is a connection."""
@@ -93,7 +129,8 @@ class IotCore:
         publishes = turn(records, self._limits_now(), self._alone)
         if self._suspects:
             publishes = [max(publishes, key=lambda one: self._suspects.get(one.event_ids[0], -1))]
-        answers = await asyncio.gather(*(self._publish(one) for one in publishes), return_exceptions=True)
+        async with self._in_hand:
+            answers = await asyncio.gather(*(self._publish(one) for one in publishes), return_exceptions=True)
         outcome = Outcome(
             publishes=len(publishes), sent_bytes=sum(len(one.topic) + len(one.payload) for one in publishes)
         )
