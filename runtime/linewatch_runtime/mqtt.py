@@ -79,6 +79,7 @@ class Connection:
         self._trouble = ""
         self._sessions = Sessions(endpoint.client_id, endpoint.role)
         self._window = asyncio.Semaphore(1)
+        self._is_kept = True
         self.largest_packet = 0
         """Bytes of the largest packet that the broker takes in this session, by its CONNACK; 0: it named no limit."""
         self.is_subscribed = False
@@ -120,6 +121,7 @@ class Connection:
 
         What is on its way then fails with NotConnected: call it while nothing is.
         """
+        self.connected.clear()
         self._give_up(_End("renewed", by_us=True))
 
     async def publish(
@@ -214,7 +216,7 @@ class Connection:
                 await accepted
             log.info("mqtt_connected", extra={"broker": self._broker, "client_id": self.endpoint.client_id})
             self._trouble = ""
-            self._sessions.begin()
+            self._sessions.begin(is_kept=self._is_kept)
             self.on_connected()
             self.connected.set()
             end = await ended
@@ -263,9 +265,9 @@ class Connection:
                 loop.call_soon_threadsafe(function, *arguments)
 
         def connected(
-            _c: object, _u: object, _flags: object, code: ReasonCode, limits: Properties | None
+            _c: object, _u: object, flags: paho.ConnectFlags, code: ReasonCode, limits: Properties | None
         ) -> None:
-            from_thread(self._on_connect, client, accepted, code, limits)
+            from_thread(self._on_connect, client, accepted, code, limits, flags.session_present)
 
         def subscribed(_c: object, _u: object, _mid: int, codes: list[ReasonCode], _p: object) -> None:
             from_thread(self._on_subscribe, accepted, codes)
@@ -287,10 +289,12 @@ class Connection:
         return client
 
     def _on_connect(
-        self, client: paho.Client, accepted: asyncio.Future[None], code: ReasonCode, limits: Properties | None
-    ) -> None:
+        self, client: paho.Client, accepted: asyncio.Future[None], code: ReasonCode, limits: Properties | None,
+        session_present: bool,
+    ) -> None:  # fmt: skip
         if accepted.done():
             return
+        self._is_kept = session_present or self._subscriptions.session_expiry_s == 0
         self.largest_packet = getattr(limits, "MaximumPacketSize", 0)
         # paho does not read the broker's limit, and a broker may end the session of a client that exceeds it (0x93).
         allowed = getattr(limits, "ReceiveMaximum", MOST_IN_FLIGHT)

@@ -2,12 +2,14 @@
 """How the sessions of one client id end, how long to wait before the next, and whether somebody else has that id too.
 
 A twin is a second process with the same client id: each one's connect ends the other's session, for ever. A broker may
-say so (0x8E); few do, mosquitto 2.0.11 and rumqttd just close. Then SHORT_SESSIONS in a row are the sign of it.
+say so (0x8E); few do, mosquitto 2.0.11 and rumqttd just close. Then SHORT_SESSIONS in a row are the sign of it; or, where
+the other one takes its time, as many within TWIN_GONE_AFTER_S from a broker that never failed to answer in between.
 """
 
 import logging
 import random
 import time
+from collections import deque
 from collections.abc import Callable
 
 from prometheus_client import Counter, Gauge
@@ -28,6 +30,9 @@ TWIN_GONE_AFTER_S = 60.0
 """A session that has lasted this long, five times the longest pause of a twin, has no twin any more."""
 
 _TWIN = Gauge("linewatch_mqtt_twin", "1 while another process uses this role's client id", ["role"])
+_FORGOTTEN = Counter(
+    "linewatch_mqtt_sessions_forgotten", "Kept sessions that the broker had lost when we came back", ["role"]
+)
 _TAKEN_OVER = Counter("linewatch_mqtt_taken_over", "Sessions that another process's connect ended", ["role"])
 
 
@@ -38,6 +43,9 @@ class Sessions:
         self._client_id = client_id
         self._clock = clock
         self._taken_over = _TAKEN_OVER.labels(role)
+        self._forgotten = _FORGOTTEN.labels(role)
+        self._is_first = True
+        self._ends: deque[float] = deque(maxlen=SHORT_SESSIONS)
         self._failures = self._short = 0
         self._began_at: float | None = None
         self._twin = ""
@@ -49,9 +57,13 @@ class Sessions:
         lasts = self._began_at is not None and self._clock() - self._began_at >= TWIN_GONE_AFTER_S
         return "" if lasts else self._twin
 
-    def begin(self) -> None:
-        """A session is there."""
+    def begin(self, *, is_kept: bool = True) -> None:
+        """A session is there; `is_kept` is False where the broker should have kept the last one and did not."""
         self._began_at = self._clock()
+        if not (is_kept or self._is_first):
+            self._forgotten.inc()
+            log.warning("mqtt_session_forgotten", extra={"client_id": self._client_id})
+        self._is_first = False
 
     def end(self, code: int, *, by_us: bool = False) -> None:
         """It ended, with the reason code of the broker's DISCONNECT; 0 where it gave none."""
@@ -60,6 +72,8 @@ class Sessions:
         twin, lasted_s, self._began_at = self.twin, self._clock() - self._began_at, None
         self._failures = 0
         self._short = self._short + 1 if lasted_s < SHORT_SESSION_S and not by_us else 0
+        if not by_us:
+            self._ends.append(self._clock())
         if code == SESSION_TAKEN_OVER:
             self._taken_over.inc()
             self._twin = (
@@ -67,9 +81,9 @@ class Sessions:
             )
             if not twin:
                 log.error("mqtt_client_id_taken", extra={"reason": self._twin})
-        elif self._short >= SHORT_SESSIONS:
+        elif self._short >= SHORT_SESSIONS or self._ends_often:
             self._twin = (
-                f"{self._short} sessions in a row were ended at once:"
+                f"{SHORT_SESSIONS} sessions in a row were ended, by a broker that takes each new one:"
                 f" does another process use the client id {self._client_id}?"
             )
             if not twin:
@@ -80,7 +94,12 @@ class Sessions:
     def fail(self) -> None:
         """A connect led to no session."""
         self._began_at = None
+        self._ends.clear()
         self._failures = min(self._failures + 1, 8)
+
+    @property
+    def _ends_often(self) -> bool:
+        return len(self._ends) == SHORT_SESSIONS and self._clock() - self._ends[0] < TWIN_GONE_AFTER_S
 
     def pause_s(self) -> float:
         """How long to wait before the next connect, with full jitter."""

@@ -259,6 +259,32 @@ async def test_two_processes_with_one_client_id_are_told_by_a_broker_that_gives_
     assert any(one.message == "mqtt_sessions_short" for one in caplog.records)
 
 
+def test_twin_that_takes_its_time_is_told_and_a_broker_that_restarts_is_none() -> None:
+    now = 0.0
+    twin, restarts = (Sessions("same", role, lambda: now) for role in ("slow-twin", "restarts"))
+    for _ in range(5):
+        for sessions in (twin, restarts):
+            sessions.begin()
+        now += 10.0
+        for sessions in (twin, restarts):
+            sessions.end(0)
+        restarts.fail()
+
+    assert "client id same" in twin.twin
+    assert not restarts.twin
+
+
+async def test_session_that_the_broker_should_have_kept_and_did_not_is_counted(mosquitto: Broker) -> None:
+    async with connected(mosquitto.endpoint("hears", role="forgotten"), KEPT) as hears:
+        assert sample("linewatch_mqtt_sessions_forgotten_total", "forgotten") == 0, "the first one is none"
+        mosquitto.kill()
+        mosquitto.start()
+        await until(lambda: not hears.connected.is_set(), "it is gone")
+        await until(hears.connected.is_set, "it is back")
+
+    assert sample("linewatch_mqtt_sessions_forgotten_total", "forgotten") == 1
+
+
 def sample(name: str, role: str) -> float | None:
     return REGISTRY.get_sample_value(name, {"role": role})
 

@@ -14,17 +14,26 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable
 
+from prometheus_client import Gauge
+
 from linewatch_forwarder.arrivals import Arrival, arrival
 from linewatch_forwarder.retention import Arrived
 from linewatch_forwarder.streams.port import DurableStreams, StreamsUnavailable
 from linewatch_runtime.events import Place
-from linewatch_runtime.mqtt import Connection, Message, MqttError
+from linewatch_runtime.mqtt import Connection, Message, MqttError, Refused
 from linewatch_runtime.records import Record, SpoolFull
 
 log = logging.getLogger(__name__)
 
 GROUP = 200
 """Messages to one commit at most; the listener's receive maximum is the same, so a group can't wait for more."""
+
+_UNTOLD = Gauge(
+    "linewatch_forwarder_producers_untold",
+    "Producers that the broker lets us tell nothing; they send for ever",
+)
+MOST_UNTOLD = 1000
+"""Told apart; somebody may make up topics."""
 
 
 class Intake:
@@ -43,6 +52,7 @@ class Intake:
         self._stored = stored
         self.full: dict[str, str] = {}
         """Streams that refuse events now, with the reason."""
+        self._untold: set[Place] = set()
         self.arrived: dict[str, Arrived] = defaultdict(Arrived)
         """What came into each stream since the start, repeats left out."""
 
@@ -96,10 +106,21 @@ class Intake:
         by_place: dict[Place, list[str]] = defaultdict(list)
         for one in arrivals:
             by_place[one.place].append(one.record.event_id)
+        await asyncio.gather(*(self._tell(place, ids) for place, ids in by_place.items()))
+
+    async def _tell(self, place: Place, event_ids: list[str]) -> None:
         try:
-            await asyncio.gather(*(
-                self._speaker.publish(place.topic("committed"), json.dumps({"event_ids": ids}).encode())
-                for place, ids in by_place.items()
-            ))  # fmt: skip
-        except MqttError as error:
-            log.info("committed_not_told", extra={"reason": str(error)})  # the producers send again
+            await self._speaker.publish(
+                place.topic("committed"), json.dumps({"event_ids": event_ids}).encode()
+            )
+        except MqttError as error:  # the producer sends again
+            if isinstance(error, Refused) and len(self._untold) < MOST_UNTOLD and place not in self._untold:
+                self._untold.add(place)
+                log.error(
+                    "committed_refused", extra={"station": place.topic("committed"), "reason": str(error)}
+                )
+            elif not isinstance(error, Refused):
+                log.info("committed_not_told", extra={"reason": str(error)})
+        else:
+            self._untold.discard(place)
+        _UNTOLD.set(len(self._untold))

@@ -87,7 +87,7 @@ class Report:
         self._states: Sequence[StreamState] = ()
         self._dead_letters = DeadLettersView()
         self._next_dead_letters = 0.0
-        self._metrics = LookMetrics(speaker.connected.is_set)
+        self._metrics = LookMetrics(ready)
         REGISTRY.register(self._metrics)
 
     async def run(self, stop: asyncio.Event) -> None:
