@@ -167,7 +167,6 @@ def _expires_at(certificate_file: Path, key_file: Path) -> float:
         context.load_cert_chain(certificate_file, key_file)
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     sides = (client.wrap_bio(to_client, to_server), server.wrap_bio(to_server, to_client, server_side=True))
-    peer: dict[str, object] | None = None
     try:
         for _ in range(3):  # two flights each way, and one to spare
             for side in sides:
