@@ -2,7 +2,8 @@
 """A stand-in for the Greengrass nucleus's IPC server: AWS event-stream RPC over a unix socket, standard library only.
 
 The part of it that our services use: connect with a token (SVCUID), UpdateState, SubscribeToComponentUpdates (a
-stream), DeferComponentUpdate; whatever else is asked meets UnauthorizedError. The real client (awsiotsdk) talks to it.
+stream), DeferComponentUpdate, PublishToIoTCore; whatever else is asked meets UnauthorizedError. The real client
+(awsiotsdk) talks to it.
 
     with NucleusIpc(tmp_path / "ipc.socket", tokens={"token-of-capture"}) as nucleus:
         start_service(env=nucleus.environment("token-of-capture"))
@@ -11,13 +12,17 @@ stream), DeferComponentUpdate; whatever else is asked meets UnauthorizedError. T
         waited_s = nucleus.update("deployment-1")             # asks until nobody defers, as the classic nucleus does
         nucleus.stop(); nucleus.start()                       # a nucleus that restarts: the socket is a new file
 
-Modes: `lite` answers ServiceError to component updates, as nucleus lite 2.6.0 does; `hang` accepts and never answers.
+    nucleus.published                                        # what it took, as the spooler did; `forget()` loses it
+    nucleus.on_publish = lambda one: ("ServiceError", "Message spool is full. Message could not be added.")
+
+Modes: `lite` answers ServiceError to component updates, as nucleus lite 2.6.0 does; `hang` accepts and never answers. `largest` ends a connection that sends more bytes in a message, as lite's buffer does.
 
 Wire: total length, length of headers, CRC-32 of these two (big-endian, 4 bytes each); headers; payload; CRC-32 of all
 before. A header is: length of name (1 byte), name, type (1 byte), value; 4 is an int32, 7 a string with 2 bytes of
 length. Numbers of types and flags: awscrt.eventstream.rpc, MessageType and MessageFlag.
 """
 
+import base64
 import contextlib
 import json
 import socket
@@ -62,6 +67,22 @@ class Deferral:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A message that a component asked to have published to IoT Core."""
+
+    token: str
+    topic: str
+    payload: bytes
+    qos: str
+
+
+DIE = ("", "die")
+"""An answer of `on_publish`: the connection ends without one."""
+
+SPOOL_FULL = ("ServiceError", "Message spool is full. Message could not be added.")
+
+
 @dataclass(eq=False, slots=True)
 class _Client:
     """A connection. Its own thread reads; anybody may write."""
@@ -84,8 +105,9 @@ class NucleusIpc:
     """The server. Its lists grow; `changed` tells of each new entry."""
 
     def __init__(
-        self, path: Path, *, tokens: Collection[str] | None = None, lite: bool = False, hang: bool = False
-    ) -> None:
+        self, path: Path, *, tokens: Collection[str] | None = None, lite: bool = False, hang: bool = False,
+        largest: int = 0,
+    ) -> None:  # fmt: skip
         """`tokens`: of known components; None lets every one in. Paths of unix sockets may have 107 bytes."""
         self.path = path
         self.tokens = tokens
@@ -97,6 +119,12 @@ class NucleusIpc:
         """Tokens that were turned away."""
         self.connections = 0
         """Connections that were ever accepted by the socket, whatever became of them."""
+        self.largest = largest
+        self.published: list[Published] = []
+        """What was taken, oldest first; what `forget` lost is not in it any more."""
+        self.asked_to_publish = 0
+        self.on_publish: Callable[[Published], tuple[str, str] | None] = lambda _: None
+        """None takes the message; else the error's shape and its message."""
         self.on_state: Callable[[Reported], None] = lambda _: None
         """Called in a thread of the server at each UpdateState."""
         self.changed = threading.Condition()
@@ -133,6 +161,12 @@ class NucleusIpc:
         for client in clients:
             with contextlib.suppress(OSError):
                 client.peer.shutdown(socket.SHUT_RDWR)
+
+    def forget(self) -> list[Published]:
+        """Loses what it took: a nucleus with its spooler in memory that ends before it has published. Returns it."""
+        with self.changed:
+            lost, self.published = self.published, []
+            return lost
 
     def environment(self, token: str) -> dict[str, str]:
         """The variables that the nucleus sets for a component."""
@@ -214,7 +248,7 @@ class NucleusIpc:
     def _serve(self, client: _Client) -> None:
         try:
             with client.peer, client.peer.makefile("rb") as reader:
-                while message := decoded(reader.read):
+                while message := decoded(reader.read, self.largest):
                     if not self.hang:
                         self._answer(client, *message)
         except (OSError, ValueError, KeyError):
@@ -272,9 +306,27 @@ class NucleusIpc:
             with self.changed:
                 self.deferrals.append(deferral)
                 self.changed.notify_all()
+        elif name == "PublishToIoTCore":
+            self._publish(client, stream, asked)
         else:
             refusal = {"message": f"{name} is not allowed"}
             client.send(APPLICATION_ERROR, TERMINATE_STREAM, stream, refusal, "UnauthorizedError")
+
+    def _publish(self, client: _Client, stream: int, asked: Mapping[str, Any]) -> None:
+        payload = base64.b64decode(asked.get("payload") or "", validate=True)
+        one = Published(client.token, str(asked["topicName"]), payload, str(asked.get("qos")))
+        with self.changed:
+            self.asked_to_publish += 1
+            refusal = self.on_publish(one)
+            if refusal is None:
+                self.published.append(one)
+            self.changed.notify_all()
+        if refusal == DIE:
+            raise ValueError("told to die")
+        if refusal:
+            client.send(APPLICATION_ERROR, TERMINATE_STREAM, stream, {"message": refusal[1]}, refusal[0])
+        else:
+            client.send(APPLICATION_MESSAGE, TERMINATE_STREAM, stream, {}, "PublishToIoTCoreResponse")
 
 
 def encoded(headers: Headers, payload: bytes) -> bytes:
@@ -291,12 +343,14 @@ def encoded(headers: Headers, payload: bytes) -> bytes:
     return message + struct.pack("!I", zlib.crc32(message))
 
 
-def decoded(read: Callable[[int], bytes]) -> tuple[Headers, bytes] | None:
-    """The next message; None at the end. Raises ValueError for a wrong CRC or a header of another type."""
+def decoded(read: Callable[[int], bytes], largest: int = 0) -> tuple[Headers, bytes] | None:
+    """The next message; None at the end. Raises ValueError for a wrong CRC, a header of another type, more bytes."""
     start = read(12)
     if len(start) < 12:
         return None
     total, size, crc = struct.unpack("!III", start)
+    if largest and total > largest:
+        raise ValueError("larger than the buffer")
     rest = read(total - 12)
     if crc != zlib.crc32(start[:8]) or struct.unpack("!I", rest[-4:])[0] != zlib.crc32(start + rest[:-4]):
         raise ValueError("CRC")

@@ -84,6 +84,19 @@ async def test_an_event_arrives_as_it_is_with_its_type_and_its_time(
     assert event["time"].startswith(told)
 
 
+@pytest.mark.parametrize("payload", [
+    '{"id": "a", "type": "EngineStarted"}'.encode("utf-16"), '{"id": "a", "type": "EngineStarted"}'.encode("utf-16-le"),
+    b'\xef\xbb\xbf{"id": "a", "type": "EngineStarted"}', b'{"id": "a", "type": "\xed\xa0\x80"}', b'{"id": "a", "time": 7}',
+    b'{"id": "a", "type": "\\ud800", "time": "2026-11-21T10:00:00"}',
+])  # fmt: skip
+async def test_what_the_intake_takes_for_an_event_ends_no_flow(
+    bus: EventBus, server: EventBusServer, payload: bytes
+) -> None:
+    outcome = await bus.send([Record("a", "events-device", ENGINE.topic("engine"), payload, alarm=True)])
+
+    assert (outcome.accepted, server.ids) == (["a"], ["a"])
+
+
 async def test_calls_keep_to_ten_entries_and_the_order(bus: EventBus, server: EventBusServer) -> None:
     records = [engine_event(number) for number in range(25)]
 

@@ -17,7 +17,7 @@ from linewatch_forwarder.delivery import Delivery
 from linewatch_forwarder.streams.embedded import EmbeddedStreams
 from linewatch_forwarder.uplinks import routes
 from linewatch_forwarder.uplinks.port import Outcome
-from linewatch_forwarder.uplinks.routes import Routes, Sink, is_completed_inspection, is_engine_event
+from linewatch_forwarder.uplinks.routes import Routes, Sink, is_for_bus, is_for_iot_core
 from linewatch_runtime.events import DEVICE_LINE, Place, envelope, new_event_id, origin
 from linewatch_runtime.records import Record
 from linewatch_runtime.spool import Spool, SpoolWorker, StreamLimit
@@ -126,13 +126,8 @@ def bus() -> Scripted:
 
 
 def routed(core: Scripted, bus: Scripted, *, everything: bool = False, most_held: int = 5_000) -> Routes:
-    def to_bus(record: Record) -> bool:
-        return is_engine_event(record) or (everything and is_completed_inspection(record))
-
-    return Routes(
-        [Sink("IoT Core", core, lambda one: not is_engine_event(one)), Sink("event bus", bus, to_bus)],
-        most_held,
-    )
+    to_bus = is_for_bus(everything=everything)
+    return Routes([Sink("IoT Core", core, is_for_iot_core), Sink("event bus", bus, to_bus)], most_held)
 
 
 @asynccontextmanager

@@ -22,6 +22,9 @@ MOST_ENTRIES = 10
 MOST_BYTES = 256 * 1024
 """Limits of one call."""
 
+LONGEST_TYPE = 128
+"""Characters of a detail type."""
+
 TIME_BYTES = 14
 """What an entry's time counts for, whatever its text (EventBridge's user guide, "Calculating PutEvents event entry size")."""
 
@@ -123,10 +126,12 @@ class EventBus:
 
     def _entry(self, record: Record) -> Entry:
         """The event as it is; its type and its time also beside it."""
-        event = json.loads(record.payload)
+        # JSON may be in UTF-16, too; what is no text of its encoding must not end the flow.
+        text = record.payload.decode(json.detect_encoding(record.payload), "replace")
+        event = json.loads(text)
         entry = {
-            "EventBusName": self._bus, "Source": SOURCE, "DetailType": str(event.get("type")),
-            "Detail": record.payload.decode(),
+            "EventBusName": self._bus, "Source": SOURCE, "DetailType": str(event.get("type")).encode(errors="replace").decode()[:LONGEST_TYPE],
+            "Detail": text,
         }  # fmt: skip
         try:
             time = datetime.datetime.fromisoformat(event["time"])

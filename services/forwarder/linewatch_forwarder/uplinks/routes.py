@@ -113,13 +113,27 @@ class Sink:
         await self.uplink.ready()
 
 
-def is_engine_event(record: Record) -> bool:
+def is_for_iot_core(record: Record) -> bool:
+    """All but engine events: the cloud announces those that it gets on the bus, and they must not be there twice."""
+    return not _is_engine_event(record)
+
+
+def is_for_bus(*, everything: bool) -> Callable[[Record], bool]:
+    """Engine events; with `everything` each InferenceCompleted too."""
+
+    def wants(record: Record) -> bool:
+        return _is_engine_event(record) or (everything and _is_completed_inspection(record))
+
+    return wants
+
+
+def _is_engine_event(record: Record) -> bool:
     """A fact about the inference engine, by its topic."""
     return record.topic.endswith("/engine")
 
 
-def is_completed_inspection(record: Record) -> bool:
-    """An InferenceCompleted, which shares its topic with other events."""
+def _is_completed_inspection(record: Record) -> bool:
+    """It shares its topic with other events."""
     return (
         record.topic.endswith("/inspection")
         and json.loads(record.payload).get("type") == "InferenceCompleted"

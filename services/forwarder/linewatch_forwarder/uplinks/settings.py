@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from linewatch_forwarder.uplinks import files
+from linewatch_runtime.nucleus_ipc import SOCKET_VARIABLE, TOKEN_VARIABLE
 from linewatch_runtime.settings import Port, ServiceSettings
 
 CREDENTIAL_VARIABLES = ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_ACCESS_KEY_ID", "AWS_PROFILE")
@@ -20,8 +21,8 @@ THING_NAME_VARIABLE = "AWS_IOT_THING_NAME"
 class UplinkSettings(ServiceSettings):
     """Which uplink, where it is and who we are to it."""
 
-    uplink: Literal["mqtt", "none"] = "mqtt"
-    """mqtt: IoT Core over mutual TLS. none: not set up yet; every event waits on this device, as in an outage."""
+    uplink: Literal["mqtt", "greengrass_ipc", "none"] = "mqtt"
+    """mqtt: IoT Core over mutual TLS. greengrass_ipc: through the nucleus, which may lose what it took; see above. none: not set up yet; every event waits on this device, as in an outage."""
     uplink_host: str = ""
     """The account's IoT Core data endpoint."""
     uplink_port: Port = 8883
@@ -45,6 +46,12 @@ class UplinkSettings(ServiceSettings):
     basic_ingest_rule: str = Field(default="", pattern=r"^[A-Za-z0-9_]{0,128}$")
     """Name of an IoT rule that gets every event by Basic Ingest, past the message broker and its price. Whether there is
     such a rule no acknowledgement tells: a wrong name loses events. Empty: the event's own topic."""
+    resend_window_s: float = Field(default=120.0, gt=0, le=3600)
+    """greengrass_ipc: seconds that an event is kept after the nucleus took it, to be sent again if the nucleus restarts."""
+    event_bus: str = Field(default="", pattern=r"^[A-Za-z0-9._/:-]{0,256}$")
+    """Name or ARN of an EventBridge bus for engine events, which then do not go to IoT Core. Empty: none."""
+    event_bus_kinds: Literal["lifecycle", "all"] = "lifecycle"
+    """lifecycle: engine events go to that bus. all: every InferenceCompleted too, and to IoT Core as well."""
     aws_region: str = Field(default="", pattern=r"^[a-z0-9-]{0,32}$")
     """Region of the AWS services other than IoT Core that this forwarder uses."""
     credentials_host: str = Field(default="", pattern=r"^[A-Za-z0-9.-]*(:[0-9]+)?$")
@@ -59,6 +66,13 @@ class UplinkSettings(ServiceSettings):
             raise ValueError(
                 "FORWARDER_UPLINK_HOST must be set to the IoT Core data endpoint, or FORWARDER_UPLINK=none"
             )
+        if self.uplink == "greengrass_ipc":
+            for name in (SOCKET_VARIABLE, TOKEN_VARIABLE):
+                if not os.environ.get(name):
+                    raise ValueError(
+                        f"{name} is not set: FORWARDER_UPLINK=greengrass_ipc is for a component of Greengrass;"
+                        " pass it into the container, or choose FORWARDER_UPLINK=mqtt"
+                    )
         if self.uplink == "mqtt":
             self._check_files("the uplink is mutual TLS")
         if self.uplink == "mqtt" and self.client_id == os.environ.get(THING_NAME_VARIABLE):
@@ -81,6 +95,8 @@ class UplinkSettings(ServiceSettings):
             )
         if self.credentials_host:
             self._check_files("the credential provider asks for the uplink's certificate")
+        if self.event_bus and self.uplink != "none":
+            self.need_credentials("FORWARDER_EVENT_BUS")
         return self
 
     def need_credentials(self, variable: str) -> None:
