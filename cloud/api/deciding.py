@@ -52,7 +52,7 @@ def reject(order: WorkOrder, by: str, reason: str, desk: Desk) -> WorkOrder:
     episode = desk.episodes.get(order.asset_id, order.failure_mode).closed(latches)
     if not desk.orders.reject(order, episode, by, reason):
         raise ConflictError("somebody else decided at the same moment")
-    return desk.orders.get(order.reference) or order
+    return _shown(order, desk)
 
 
 def close(order: WorkOrder, by: str, finding: str, note: str, desk: Desk) -> WorkOrder:
@@ -67,7 +67,12 @@ def close(order: WorkOrder, by: str, finding: str, note: str, desk: Desk) -> Wor
     episode = desk.episodes.get(order.asset_id, order.failure_mode).closed(latches)
     if not desk.orders.close(order, episode, by, finding, note):
         raise ConflictError("somebody else changed the work order at the same moment")
-    closed = desk.orders.get(order.reference) or order
-    if closed.shadow == "pending":
-        desk.shadow.show(closed, desk.orders)
-    return desk.orders.get(order.reference) or closed
+    return _shown(order, desk)
+
+
+def _shown(order: WorkOrder, desk: Desk) -> WorkOrder:
+    """The order as it is now; the device hears of it at once, or by the sweep."""
+    now = desk.orders.get(order.reference) or order
+    if now.shadow == "pending":
+        desk.shadow.show(now, desk.orders)
+    return desk.orders.get(order.reference) or now

@@ -165,20 +165,62 @@ def test_a_client_without_certificate_is_refused(cloud: StandinCloud) -> None:
     assert connected == []
 
 
+def shadow_of(cloud: StandinCloud, thing: str, line: Line, failure_mode: str = "hpc-degradation") -> Any:
+    """What a thing's shadow says of this asset; None when nothing."""
+    client = cloud.client("iot-data")
+    try:
+        shadow = client.get_thing_shadow(thingName=thing, shadowName="work-orders")
+    except client.exceptions.ResourceNotFoundException:
+        return None
+    desired = json.loads(shadow["payload"].read())["state"].get("desired", {})
+    return desired.get(line.asset_id, {}).get(failure_mode)
+
+
+DEVICE = "linewatch-plant-1-device-1"
+
+
 def test_the_device_shadow_shows_the_order(
     machine: Line, cloud: StandinCloud, eventually: Eventually
 ) -> None:
     machine.send(*(machine.severity(0.9) for _ in range(5)))
     order = eventually(lambda: machine.order("created"), "the order")
 
-    def shown() -> Any:
-        shadow = cloud.client("iot-data").get_thing_shadow(
-            thingName="linewatch-plant-1-device-1", shadowName="work-orders"
-        )
-        desired = json.loads(shadow["payload"].read())["state"]["desired"]
-        return desired.get(machine.asset_id, {}).get("hpc-degradation")
+    shown = eventually(lambda: shadow_of(cloud, DEVICE, machine), "the shadow")
+    assert shown == {"reference": order["reference"], "erp_id": order["erp_id"], "status": "created"}
 
-    assert eventually(shown, "the shadow")["erp_id"] == order["erp_id"]
+
+def test_the_forwarders_shadow_names_the_evidence_of_an_open_order_until_it_is_closed(
+    machine: Line, cloud: StandinCloud, eventually: Eventually
+) -> None:
+    machine.send(*(machine.severity(0.9) for _ in range(5)))
+    order = eventually(lambda: machine.order("created"), "the order")
+
+    held = eventually(lambda: shadow_of(cloud, f"{DEVICE}-forwarder", machine), "the shadow")
+    assert held["reference"] == order["reference"]
+    assert held["event_ids"] == [one["path"].partition(".")[0] for one in order["evidence"]]
+    assert set(held["event_ids"]) <= {event["id"] for event in machine.events}
+
+    answer = cloud.api(
+        "POST", f"/work-orders/{order['reference']}/close", {"by": "t", "finding": "confirmed"}
+    )
+    assert answer.status_code == 200, answer.text
+    eventually(lambda: shadow_of(cloud, f"{DEVICE}-forwarder", machine) is None, "the evidence's release")
+    assert shadow_of(cloud, DEVICE, machine) is None
+
+
+def test_an_order_that_awaits_approval_holds_its_evidence_and_a_rejection_lets_it_go(
+    machine: Line, cloud: StandinCloud, eventually: Eventually
+) -> None:
+    machine.send(*(machine.severity(0.7) for _ in range(5)))
+    order = eventually(lambda: machine.order("awaiting_approval"), "the order")
+
+    held = eventually(lambda: shadow_of(cloud, f"{DEVICE}-forwarder", machine), "the shadow")
+    assert held["event_ids"]
+    assert shadow_of(cloud, DEVICE, machine) is None, "it is not in the ERP"
+
+    answer = cloud.api("POST", f"/work-orders/{order['reference']}/reject", {"by": "s", "reason": "no"})
+    assert answer.status_code == 200, answer.text
+    eventually(lambda: shadow_of(cloud, f"{DEVICE}-forwarder", machine) is None, "the evidence's release")
 
 
 def device(cloud: StandinCloud, client_id: str) -> mqtt.Client:

@@ -20,6 +20,8 @@ LISTED_WILDCARDS = {
     "topic/linewatch/v1/${Site}/*": "a forwarder publishes for every line of its site",
     "thing/linewatch-*/work-orders": "an asset's device is known from the asset registry only",
     "thing/linewatch-*": "the same in the stand-in, which asks for the thing alone",
+    "evidence/${!credentials-iot:ThingName}/*": "a device's evidence lies below its digests",
+    "EvidenceBucket.Arn}/*": "the bucket's own policy denies for every key",
     "ComponentBucket.Arn}/*": "a device fetches whichever component is deployed to it",
     "repository/${RepositoryPrefix}linewatch/*": "and any image of ours; promote makes the repositories",
     **{
@@ -126,6 +128,66 @@ def test_the_component_bucket_is_versioned_encrypted_private_and_forgets_old_ver
     refusal = resources["ComponentBucketTakesTlsOnly"]["Properties"]["PolicyDocument"]["Statement"][0]
     assert refusal["Effect"] == "Deny"
     assert refusal["Condition"]["Bool"]["aws:SecureTransport"] == "false"
+
+
+def test_the_evidence_bucket_is_private_encrypted_kept_written_once_and_forgets(
+    resources: dict[str, Any],
+) -> None:
+    bucket = resources["EvidenceBucket"]
+
+    assert bucket["DeletionPolicy"] == bucket["UpdateReplacePolicy"] == "Retain"
+    assert "SSEAlgorithm" in str(bucket["Properties"]["BucketEncryption"])
+    assert set(bucket["Properties"]["PublicAccessBlockConfiguration"].values()) == {True}
+    assert "VersioningConfiguration" not in bucket["Properties"]
+    (rule,) = bucket["Properties"]["LifecycleConfiguration"]["Rules"]
+    assert rule["ExpirationInDays"] == {"Ref": "EvidenceDays"}
+    assert rule["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 7}
+    plain, again = resources["EvidenceBucketPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    assert (plain["Effect"], plain["Condition"]) == ("Deny", {"Bool": {"aws:SecureTransport": "false"}})
+    assert (again["Effect"], again["Action"]) == ("Deny", "s3:PutObject")
+    assert again["Condition"] == {
+        "Null": {"s3:if-none-match": "true"},
+        "Bool": {"s3:ObjectCreationOperation": "true"},
+    }
+
+
+def test_a_device_may_add_to_its_own_evidence_and_to_no_other_and_reads_none(
+    resources: dict[str, Any],
+) -> None:
+    statements = [
+        statement
+        for entry in resources.values()
+        if entry["Type"] == "AWS::IAM::Role"
+        for statement in statements_in(entry)
+        if "EvidenceBucket" in str(statement.get("Resource"))
+    ]
+
+    assert statements
+    for statement in statements:
+        assert sorted(statement["Action"]) == [
+            "s3:AbortMultipartUpload",
+            "s3:ListMultipartUploadParts",
+            "s3:PutObject",
+        ]
+        assert statement["Resource"] == {
+            "Fn::Sub": "${EvidenceBucket.Arn}/evidence/${!credentials-iot:ThingName}/*"
+        }
+
+
+def test_a_forwarder_reads_its_own_shadow_and_writes_none(resources: dict[str, Any]) -> None:
+    own = "$aws/things/${!iot:Connection.Thing.ThingName}/shadow/name/work-orders/"
+    granted: dict[str, set[str]] = {}
+    for statement in statements_in(resources["DevicePolicy"]):
+        for text in texts(statement["Resource"]):
+            if "$aws" in text:
+                granted.setdefault(statement["Action"], set()).add(text.partition("AccountId}:")[2])
+
+    heard = {f"{own}get/accepted", f"{own}update/documents"}
+    assert granted == {
+        "iot:Publish": {f"topic/{own}get"},
+        "iot:Subscribe": {f"topicfilter/{topic}" for topic in heard},
+        "iot:Receive": {f"topic/{topic}" for topic in heard},
+    }
 
 
 def test_the_template_fits_into_one_request() -> None:

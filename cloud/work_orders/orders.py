@@ -44,7 +44,7 @@ class WorkOrder:
     attempts: int
     # Seconds since 1970 until which nobody else may call the ERP for it; the next try is due after it.
     lease_until: float
-    # "pending" until the device shadow shows the ERP's id.
+    # "pending" until the device's shadows show the order as it is now; "none" in orders of releases before 0.3.
     shadow: str
     # Every stored attribute.
     item: Mapping[str, Any]
@@ -83,7 +83,7 @@ class WorkOrders:
             "attempts": 0,
             "lease_until": 0,
             "last_tried_at": at,
-            "shadow": "none",
+            "shadow": "pending",
             "history": [_entry(at, "opened", "policy", f"band {band}, {status}")],
         }
         reserve = {
@@ -107,7 +107,7 @@ class WorkOrders:
 
     def reject(self, order: WorkOrder, episode: Episode, by: str, reason: str) -> bool:
         """awaiting_approval -> rejected, and closes the episode; False when another was faster."""
-        values = {"decided_at": now_text(), "decided_by": by, "reason": reason}
+        values = {"decided_at": now_text(), "decided_by": by, "reason": reason, "shadow": "pending"}
         update = self._update(
             order.reference,
             "awaiting_approval",
@@ -119,9 +119,9 @@ class WorkOrders:
 
     def close(self, order: WorkOrder, episode: Episode, by: str, finding: str, note: str) -> bool:
         """created or parked -> closed, and closes the episode; False when another was faster or the ERP is being called."""
-        values = {"closed_at": now_text(), "closed_by": by, "finding": finding, "note": note}
-        if order.shadow != "none":
-            values["shadow"] = "pending"
+        values = {
+            "closed_at": now_text(), "closed_by": by, "finding": finding, "note": note, "shadow": "pending",
+        }  # fmt: skip
         detail = f"{finding}: {note}" if note else finding
         update = self._update(
             order.reference, order.status, "closed", _entry(now_text(), "closed", by, detail), values
@@ -173,9 +173,18 @@ class WorkOrders:
         """Gives the lease back without counting a try, for a sweep that finds the ERP still away."""
         self._set(order.reference, "lease_until", 0)
 
-    def shadow_written(self, reference: str) -> None:
-        """The device shadow shows the order."""
-        self._set(reference, "shadow", "written")
+    def shadow_written(self, order: WorkOrder) -> None:
+        """The device's shadows show the order as it was read; when it has moved on since, they are to be written again."""
+        written = self._change(
+            TableName=self._table,
+            Key={"reference": order.reference},
+            UpdateExpression="SET shadow = :written",
+            ConditionExpression="#status = :shown",
+            ExpressionAttributeNames={"#status": "status"},
+            ExpressionAttributeValues={":written": "written", ":shown": order.status},
+        )
+        if written is None:
+            self._set(order.reference, "shadow", "pending")
 
     def references(self, status: str | None, limit: int) -> list[str]:
         """References, newest first, from an index that may lag by a moment."""
