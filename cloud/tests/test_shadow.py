@@ -101,7 +101,7 @@ def test_eighteen_open_orders_of_a_device_fit_and_of_further_ones_fewer_events_o
     assert "ASSET-23" in shadows.desired["linewatch-a-forwarder"]
 
 
-@pytest.mark.parametrize(("limit", "events"), [(500, 8), (300, 2), (180, 1)])
+@pytest.mark.parametrize(("limit", "events"), [(500, 8), (300, 2), (150, 1)])
 def test_as_many_of_the_newest_events_are_named_as_fit(limit: int, events: int) -> None:
     shadows, orders = Shadows(limit), Orders()
 
