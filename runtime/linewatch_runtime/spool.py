@@ -269,8 +269,8 @@ class Spool:
             return is_damage(found)
         return False
 
-    def heal(self, reason: str) -> None:
-        """Puts a salvaged file in this one's place and goes on with it.
+    def heal(self, reason: str, *, look_again: bool = False) -> None:
+        """Puts a salvaged file in this one's place and goes on with it; `look_again`: only if it is damaged indeed.
 
         Raises:
             SpoolDamaged: not now; everything is as it was, and the spool is closed until `heal` succeeds.
@@ -278,15 +278,22 @@ class Spool:
         self._db.close()
         if not self._heals:
             raise SpoolDamaged(f"{self.path}: {reason}; the service that owns the file salvages it")
+        if look_again:
+            self._db = self._open(whole=True)
+            return
         spool_salvage.finish(self.path)
         spool_salvage.salvage(self.path, reason)
         self._db = open_file(self.path, self._pages)
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self, *, whole: bool = False) -> sqlite3.Connection:
+        """The file; salvaged when two looks find it damaged, because SQLite tells one failed read (EIO) as damage too."""
         try:
             if self._heals:
                 spool_salvage.finish(self.path)
-            return open_file(self.path, self._pages)
+            try:
+                return open_file(self.path, self._pages, whole=whole)
+            except sqlite3.DatabaseError:
+                return open_file(self.path, self._pages, whole=whole)
         except OSError as error:
             raise SpoolDamaged(f"{self.path}: {error}") from error
         except sqlite3.DatabaseError as error:
@@ -335,13 +342,13 @@ class Spool:
         """Takes events out; event id -> stream of those that were here."""
         rows = spool_queue.in_chunks(
             self._db,
-            "SELECT event_id, position, stream, length(payload) FROM events WHERE event_id IN ({})",
+            "SELECT position, stream, length(payload), event_id FROM events WHERE event_id IN ({})",
             event_ids,
         )
-        self._db.executemany("DELETE FROM events WHERE position = ?", [(row[1],) for row in rows])
-        for _, _, stream, length in rows:
+        for _, stream, length in spool_room.sound(row[:3] for row in rows):
             change.fill(stream, -1, -(length + ROW_OVERHEAD))
-        return {row[0]: row[2] for row in rows}
+        self._db.executemany("DELETE FROM events WHERE position = ?", [row[:1] for row in rows])
+        return {row[3]: row[1] for row in rows}
 
     def _remember(self, event_ids: Iterable[str]) -> None:
         """Ids that have left, so that a late repeat is known. Bounded: the oldest are forgotten."""

@@ -49,8 +49,8 @@ def is_damage(error: BaseException) -> bool:
     return isinstance(error, Inconsistent) or (code is not None and code & 0xFF in _DAMAGE)
 
 
-def open_file(path: Path, pages: int) -> sqlite3.Connection:
-    """The file, made if it is not there, with this release's schema.
+def open_file(path: Path, pages: int, *, whole: bool = False) -> sqlite3.Connection:
+    """The file, made if it is not there, with this release's schema; `whole`: looked at from end to end.
 
     Raises:
         sqlite3.DatabaseError: for which `is_damage` holds.
@@ -73,7 +73,7 @@ def open_file(path: Path, pages: int) -> sqlite3.Connection:
         db.execute(f"PRAGMA max_page_count = {pages}")
         db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
         bring_up_to_date(db)
-        check(db)
+        check(db, whole=whole)
     except BaseException as error:
         db.close()
         if isinstance(error, sqlite3.DatabaseError) and not is_damage(error):

@@ -3,7 +3,8 @@
 
 A disk that fails (EIO, no room, a lock held by a person's command) has lost nothing: the call tells SpoolTrouble and
 the next one tries again. A file that is damaged is salvaged in place, and the call is made once more, on the new file:
-what failed had changed nothing. So no service ends because of its disk while it runs.
+what failed had changed nothing. SQLite tells a read that failed once as damage, too: a file that is sound at a second
+look is left as it is. So no service ends because of its disk while it runs.
 """
 
 import asyncio
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SALVAGE_AGAIN_S = 10.0
-"""A salvage that failed, as on a full disk, reads the whole file again; not at every call."""
+HEAL_AGAIN_S = 1.0
+"""A salvage that failed, as on a full disk, reads the whole file again; not at every call. Ten times as long as it took,
+where that is more."""
 
 Result = TypeVar("Result")
 
@@ -33,8 +35,9 @@ class SpoolWorker:
     def __init__(self, make: Callable[[], "Spool"]) -> None:
         """Opens the spool in its thread. Raises what `make` raises."""
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
-        self._next_salvage = 0.0
+        self._next_heal = 0.0
         self._damaged = ""
+        self._look_again = True
         try:
             self.spool = self._thread.submit(make).result()
         except BaseException:
@@ -63,7 +66,8 @@ class SpoolWorker:
         try:
             return function(*arguments)
         except sqlite3.DatabaseError as error:
-            self._damages(error)
+            if self._damages(error):  # behind a look that found nothing: no look again
+                self._damaged, self._look_again = str(error), False
             raise SpoolTrouble("", str(error)) from error
 
     def _damages(self, error: sqlite3.DatabaseError) -> bool:
@@ -72,15 +76,17 @@ class SpoolWorker:
         return self.spool.is_damaged(error)
 
     def _heal(self, reason: str) -> None:
-        if time.monotonic() >= self._next_salvage:
+        begun = time.monotonic()
+        if begun >= self._next_heal:
             try:
-                self.spool.heal(reason)
+                self.spool.heal(reason, look_again=self._look_again)
             except SpoolDamaged as error:
-                self._next_salvage = time.monotonic() + SALVAGE_AGAIN_S
+                took = time.monotonic() - begun
+                self._next_heal = begun + took + max(HEAL_AGAIN_S, 10 * took)
                 self._damaged = str(error)
                 log.error("spool_not_salvaged", extra={"reason": str(error)})
             else:
-                self._damaged = ""
+                self._damaged, self._look_again = "", True
                 return
         raise SpoolTrouble("", self._damaged)
 

@@ -4,18 +4,21 @@
 The control of the flips is `test_without_a_crc_a_flipped_payload_would_travel`.
 """
 
+import contextlib
 import os
 import random
 import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from linewatch_runtime import spool as spool_module
 from linewatch_runtime import spool_salvage
 from linewatch_runtime.events import new_event_id
 from linewatch_runtime.spool import Record, Spool, SpoolDamaged, SpoolTrouble, SpoolWorker, StreamLimit
@@ -489,3 +492,90 @@ def test_command_beside_a_running_service_salvages_nothing(path: Path) -> None:
         Spool(path, heals=False)
 
     assert path.read_bytes() == before
+
+
+# --- a disk that fails is no damage ----------------------------------------------------------------------------------
+
+
+def failing(times: int, function: Callable) -> Callable:
+    """What SQLite 3.40 tells when a read answers EIO: the same as for damage."""
+
+    def call(*arguments: object) -> object:
+        nonlocal times
+        if times:
+            times -= 1
+            error = sqlite3.DatabaseError("database disk image is malformed")
+            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise error
+        return function(*arguments)
+
+    return call
+
+
+def test_read_that_fails_once_leaves_a_sound_file_where_it_is(path: Path) -> None:
+    live = filled(path, settled=0)
+    worker = SpoolWorker(lambda: Spool(path, LIMIT))
+
+    for _ in range(spool_salvage.QUARANTINE_KEPT + 1):
+        assert len(run(worker, failing(1, worker.spool.oldest), 10_000)) == len(live)
+
+    assert run(worker, worker.spool.counts).get("salvages", 0) == 0
+    worker.close()
+    assert [one.name for one in path.parent.iterdir()] == [path.name]
+
+
+def test_read_that_fails_once_at_the_start_leaves_a_sound_file_where_it_is(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = filled(path, settled=0)
+    monkeypatch.setattr(spool_module, "open_file", failing_once(spool_module.open_file))
+
+    assert drain(path).events == live
+    assert [one.name for one in path.parent.iterdir()] == [path.name]
+
+
+def failing_once(function: Callable) -> Callable:
+    call = failing(1, lambda: None)
+
+    def opened(*arguments: object, **options: object) -> object:
+        call()
+        return function(*arguments, **options)
+
+    return opened
+
+
+def test_damage_that_no_look_finds_is_salvaged_when_it_comes_again(path: Path) -> None:
+    live = filled(path, settled=0)
+    worker = SpoolWorker(lambda: Spool(path, LIMIT))
+    broken = failing(2, worker.spool.oldest)
+
+    with pytest.raises(SpoolTrouble):
+        run(worker, broken, 10_000)
+    came = run(worker, broken, 10_000)
+
+    assert {one.record.event_id for one in came} == live.keys()
+    assert run(worker, worker.spool.counts)["salvages"] == 1
+    worker.close()
+
+
+def test_heal_that_failed_is_tried_again_within_seconds(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    live = filled(path, settled=0)
+    worker = SpoolWorker(lambda: Spool(path, LIMIT))
+    with monkeypatch.context() as patch:
+        patch.setattr(Spool, "_open", unreadable)
+        with pytest.raises(SpoolTrouble, match="not now"):
+            run(worker, failing(1, worker.spool.oldest), 1)
+    deadline = time.monotonic() + 5
+
+    came = None
+    while came is None:
+        assert time.monotonic() < deadline
+        with contextlib.suppress(SpoolTrouble):
+            came = run(worker, worker.spool.oldest, 10_000)
+
+    assert {one.record.event_id for one in came} == live.keys()
+    worker.close()
+
+
+def unreadable(*_: object, **__: object) -> None:
+    raise SpoolDamaged("not now")
