@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is Stream Manager's own: its client that dies, its segments, its gaps, and the ledger beside it."""
 
+import asyncio
+import contextlib
 import copy
 import json
 import logging
 import random
+import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from brokers import until, wait_for
+from brokers import STATION, Broker, Cloud, connected, inspection, listening, until, wait_for
+from forwarding import Forwarder
 from stream_kinds import LINE, PLENTY, ROOM, SEGMENT, Kind, record
 from stream_manager import StreamManagerClient
 from stream_manager.data import (
@@ -37,6 +42,7 @@ from linewatch_forwarder.streams.frames import NoFrame, framed, unframed
 from linewatch_forwarder.streams.moving import move, put_aside
 from linewatch_forwarder.streams.port import DurableStreams, StreamsUnavailable
 from linewatch_forwarder.streams.sdk import Session
+from linewatch_runtime.mqtt import Connection, Subscriptions
 from linewatch_runtime.records import Record, SpoolFull, StreamLimit, StreamState, WhenFull
 from linewatch_runtime.spool import Spool, SpoolWorker
 
@@ -719,12 +725,159 @@ async def test_what_waits_moves_from_one_kind_to_the_other_and_back(
         again.close()
 
 
-# --- the process --------------------------------------------------------------------------------------------------------------
+# --- the process -------------------------------------------------------------------------------------------------------
 
 
-def told(text: str, event: str) -> list[dict[str, object]]:
-    return [
-        one
-        for one in map(json.loads, filter(lambda line: line.startswith("{"), text.splitlines()))
-        if one["event"] == event
-    ]
+@pytest.fixture
+def forwarder(
+    mosquitto: Broker, cloud: Cloud, server: StreamManagerServer, tmp_path: Path
+) -> Iterator[Forwarder]:
+    """The real process between a device's broker, Stream Manager and a cloud; not started."""
+    made = Forwarder(
+        tmp_path, mosquitto.port, FORWARDER_STREAMS="stream_manager", FORWARDER_STREAM_MANAGER_PORT=str(server.port),
+        FORWARDER_UPLINK_RATE="2000", **cloud.settings(),
+    )  # fmt: skip
+    yield made
+    made.kill()
+
+
+class Producer:
+    """Sends its events again until they are committed, as capture does."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.events: dict[str, bytes] = {}
+        self.committed: set[str] = set()
+
+    async def hear(self) -> None:
+        while True:
+            message = await self.connection.messages.get()
+            self.committed |= set(json.loads(message.payload)["event_ids"])
+
+    async def send(self, count: int) -> None:
+        first = len(self.events)
+        for number in range(first, first + count):
+            event_id, payload = inspection(number, "NG" if number % 7 == 0 else "OK")
+            self.events[event_id] = payload
+            await self.connection.publish(STATION.topic("inspection"), payload)
+
+    async def all_committed(self, deadline_s: float = 60) -> None:
+        async with asyncio.timeout(deadline_s):
+            while open_ := self.events.keys() - self.committed:
+                for event_id in sorted(open_):
+                    await self.connection.publish(STATION.topic("inspection"), self.events[event_id])
+                with contextlib.suppress(AssertionError):
+                    await until(lambda: self.events.keys() <= self.committed, "all are committed", 2)
+
+
+async def test_outage_kills_and_restarts_of_stream_manager_lose_nothing(
+    forwarder: Forwarder, mosquitto: Broker, cloud: Cloud, server: StreamManagerServer
+) -> None:
+    cloud.kill()
+    forwarder.start()
+    async with connected(
+        mosquitto.endpoint("capture"), Subscriptions([STATION.topic("committed")])
+    ) as connection:
+        producer = Producer(connection)
+        hearing = asyncio.create_task(producer.hear())
+        for step in range(6):  # the cloud is away all the while
+            await producer.send(60)
+            if step % 2:
+                await asyncio.to_thread(forwarder.kill)
+                forwarder.start()
+            else:
+                await asyncio.to_thread(server.restart)
+        await producer.all_committed()
+        server.stop()  # and Stream Manager for a while, too
+        await producer.send(20)
+        await until(lambda: forwarder.events("stream_manager_unreachable"), "it says so")
+        server.start()
+        await producer.all_committed()
+        cloud.start()
+        async with listening(cloud.endpoint("rule"), "linewatch/v1/#") as rule:
+            for kill in range(4):
+                enough = len(producer.events) * (kill + 1) // 6
+                await until(lambda enough=enough: len(set(rule.ids)) >= enough, f"{enough} are delivered", 60)
+                await asyncio.to_thread(forwarder.kill)
+                if kill % 2:
+                    await asyncio.to_thread(server.restart)
+                forwarder.start()
+            await until(lambda: producer.events.keys() <= set(rule.ids), "all are delivered", 60)
+            assert forwarder.end() == 0
+            doubled = len(rule.ids) - len(set(rule.ids))
+        hearing.cancel()
+
+    assert set(rule.ids) == set(producer.events)
+    assert doubled <= 4 * 200, "at most a window for each kill"
+    assert "Traceback" not in forwarder.told()
+
+
+async def test_process_without_stream_manager_stays_up_says_so_and_stops_in_time(
+    forwarder: Forwarder, mosquitto: Broker, server: StreamManagerServer, tmp_path: Path
+) -> None:
+    server.stop()
+    heartbeat = tmp_path / "heartbeat"
+    forwarder.environment["FORWARDER_HEARTBEAT_FILE"] = str(heartbeat)
+    forwarder.start()
+    async with (
+        listening(mosquitto.endpoint("console"), "linewatch/v1/plant-1/device/forwarder/status") as console,
+        connected(mosquitto.endpoint("capture"), Subscriptions([STATION.topic("committed")])) as capture,
+    ):
+        await until(lambda: forwarder.events("stream_manager_unreachable"), "it says so in the log")
+        await capture.publish(STATION.topic("inspection"), inspection(1)[1])
+        await until(
+            lambda: "Stream Manager" in json.dumps([json.loads(one) for _, one in console.heard]),
+            "and in the status",
+        )
+        assert forwarder.runs
+        server.start()
+        await until(heartbeat.exists, "healthy once it takes events in", 30)
+    with server.frozen():
+        begun = time.monotonic()
+        assert forwarder.end(10) == 0
+        assert time.monotonic() - begun < 10
+    assert "Traceback" not in forwarder.told()
+
+
+async def test_changed_choice_of_streams_brings_along_what_waits(
+    forwarder: Forwarder, mosquitto: Broker, cloud: Cloud, server: StreamManagerServer
+) -> None:
+    cloud.kill()
+    async with connected(
+        mosquitto.endpoint("capture"), Subscriptions([STATION.topic("committed")])
+    ) as connection:
+        producer = Producer(connection)
+        hearing = asyncio.create_task(producer.hear())
+        for streams in ("embedded", "stream_manager", "embedded"):
+            forwarder.environment["FORWARDER_STREAMS"] = streams
+            forwarder.start()
+            await producer.send(30)
+            await producer.all_committed()
+            assert forwarder.end() == 0
+        forwarder.start()
+        cloud.start()
+        async with listening(cloud.endpoint("rule"), "linewatch/v1/#") as rule:
+            await until(lambda: producer.events.keys() <= set(rule.ids), "all are delivered", 60)
+        hearing.cancel()
+    assert len(list(forwarder.state_dir.glob("*.moved-*"))) >= 2
+    assert server.streams == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("FORWARDER_STREAMS", "kafka", "FORWARDER_STREAMS: "),
+        ("FORWARDER_STREAM_SEGMENT_BYTES", "4194304", "FORWARDER_STREAM_MAX_BYTES: "),
+        ("FORWARDER_STREAM_SEGMENT_BYTES", "1000", "FORWARDER_STREAM_SEGMENT_BYTES: "),
+        ("FORWARDER_STREAM_MANAGER_PORT", "0", "FORWARDER_STREAM_MANAGER_PORT: "),
+    ],
+)
+def test_wrong_setting_ends_the_start_and_is_named(
+    forwarder: Forwarder, name: str, value: str, told: str
+) -> None:
+    run = subprocess.run(
+        forwarder.command, env={**forwarder.environment, name: value}, capture_output=True, text=True, timeout=20, check=False
+    )  # fmt: skip
+
+    assert run.returncode == 2
+    assert run.stderr.startswith(told)
