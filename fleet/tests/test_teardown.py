@@ -25,6 +25,11 @@ def provisioned(cloud: Cloud, environment: str, *devices: str) -> None:
     cloud.fleet(environment, parameters={"DeviceLogs": "false"})
     said = cloud.run("provision", environment)
     assert said.exit_code == 0, said.output
+    # ministack gives a stack's buckets none of its tags, as CloudFormation does.
+    s3 = cloud.client("s3")
+    for one in s3.list_buckets()["Buckets"]:
+        if one["Name"].startswith(f"linewatch-{environment}-evidence"):
+            s3.put_bucket_tagging(Bucket=one["Name"], Tagging={"TagSet": tags(environment)})
     for name in devices:
         said = cloud.run("provision", environment, "--device", name)
         assert said.exit_code == 0, said.output
@@ -75,12 +80,17 @@ def test_an_account_is_as_it_was_before_once_the_data_is_deleted_too(cloud: Clou
     for content in (b"first", b"second"):
         cloud.client("s3").put_object(Bucket=bucket, Key="io.linewatch.model/1.0.0/model.zip", Body=content)
     cloud.client("s3").delete_object(Bucket=bucket, Key="io.linewatch.model/1.0.0/model.zip")
+    evidence = next(name for name in inventory(cloud)["buckets"] if name.startswith("linewatch-gone-evidence"))
+    picture = {"Bucket": evidence, "Key": "evidence/linewatch-gone-1-forwarder/sha256/ab/abcd.jpg"}
+    cloud.client("s3").put_object(**picture, Body=b"a defect")
 
     assert cloud.run("teardown", "gone", "--yes").exit_code == 0
+    assert cloud.client("s3").get_object(**picture)["Body"].read() == b"a defect", "evidence is data"
     kept = cloud.plan("teardown", "gone", "--dry-run")
     assert cloud.run("teardown", "gone", "--yes", "--delete-data").exit_code == 0
 
-    assert [step["action"] for step in kept] == ["keep"] * 7
+    assert [step["action"] for step in kept] == ["keep"] * 8
+    assert f"AWS::S3::Bucket {evidence}" in [step["what"] for step in kept]
     assert sum("DynamoDB" in step["what"] for step in kept) == 6
     assert inventory(cloud) == before
     assert cloud.plan("teardown", "gone", "--yes") == []

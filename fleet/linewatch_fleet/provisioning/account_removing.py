@@ -92,7 +92,10 @@ class AccountRemoval:
                 )
             plan.add("update", f"stack {self.stack.name}", "termination protection off", partial(self.stack.protect, on=False))  # fmt: skip
         resources = self.stack.resources()
+        kept = {name for name, kind in self._retained(found) if kind == _BUCKET}
         for resource in resources:
+            if resource["PhysicalResourceId"] in kept:
+                continue  # data: emptied with it, or not at all
             if resource["ResourceType"] == _BUCKET and resource["ResourceStatus"] != "DELETE_COMPLETE":
                 bucket = Bucket(self._account, resource["PhysicalResourceId"])
                 if bucket.exists():
@@ -100,7 +103,7 @@ class AccountRemoval:
         plan.add("delete", f"stack {self.stack.name}", f"{len(resources)} resources", self.stack.delete)
 
     def _retained(self, found: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
-        """Tables and secrets that outlive the stack, as its own template says."""
+        """Tables, secrets and buckets that outlive the stack, as its own template says."""
         if found is None or found["StackStatus"] == "REVIEW_IN_PROGRESS":
             return
         # The loader is a SafeLoader.
@@ -108,23 +111,23 @@ class AccountRemoval:
         for resource in self.stack.resources():
             described = template["Resources"].get(resource["LogicalResourceId"], {})
             kind = resource["ResourceType"]
-            if described.get("DeletionPolicy") == "Retain" and kind in (_TABLE, _SECRET) and self._is_there(kind, resource["PhysicalResourceId"]):  # fmt: skip
+            if described.get("DeletionPolicy") == "Retain" and kind in (_TABLE, _SECRET, _BUCKET) and self._is_there(kind, resource["PhysicalResourceId"]):  # fmt: skip
                 yield resource["PhysicalResourceId"], kind
 
     def _left_behind(self, own: set[str]) -> Iterator[tuple[str, str]]:
-        """Tables and secrets that bear the environment's tag, of a stack that is gone."""
+        """Tables, secrets and buckets that bear the environment's tag, of a stack that is gone."""
         tagging = self._account.client("resourcegroupstaggingapi")
         filters = [{"Key": ENVIRONMENT, "Values": [self._environment.name]}, {"Key": MADE_BY}]
         with explained():
-            tables = tagging.get_paginator("get_resources").paginate(
-                TagFilters=filters, ResourceTypeFilters=["dynamodb:table"]
-            )
-            for page in tables:
+            for page in tagging.get_paginator("get_resources").paginate(
+                TagFilters=filters, ResourceTypeFilters=["dynamodb:table", "s3"]
+            ):
                 for entry in page["ResourceTagMappingList"]:
-                    name = entry["ResourceARN"].rpartition("/")[2]
-                    # The tagging API still tells of what was deleted a while ago.
-                    if name not in own and self._is_there(_TABLE, name):
-                        yield name, _TABLE
+                    kind = _BUCKET if ":s3:::" in entry["ResourceARN"] else _TABLE
+                    name = entry["ResourceARN"].rpartition(":" if kind == _BUCKET else "/")[2]
+                    # The tagging API still tells of what was deleted a while ago; the code bucket has its own line.
+                    if name not in own and name != code_bucket(self._account).name and self._is_there(kind, name):  # fmt: skip
+                        yield name, kind
             secrets = self._account.client("secretsmanager").get_paginator("list_secrets")
             for page in secrets.paginate(Filters=[{"Key": "tag-key", "Values": [ENVIRONMENT]}]):
                 for secret in page["SecretList"]:
@@ -133,6 +136,8 @@ class AccountRemoval:
                         yield secret["ARN"], _SECRET
 
     def _is_there(self, kind: str, name: str) -> bool:
+        if kind == _BUCKET:
+            return Bucket(self._account, name).exists()
         try:
             if kind == _TABLE:
                 status = self._account.client("dynamodb").describe_table(TableName=name)["Table"][
@@ -148,6 +153,9 @@ class AccountRemoval:
 
     def _delete_data(self, kind: str, name: str) -> None:
         if not self._is_there(kind, name):
+            return
+        if kind == _BUCKET:
+            _delete_bucket(Bucket(self._account, name))
             return
         with explained():
             if kind == _TABLE:
