@@ -48,9 +48,8 @@ def oldest(
 
 def _checked(row: Sequence[object]) -> Row:
     position, event_id, stream, topic, payload, alarm, stored_at, crc = row
-    assert isinstance(position, int)
-    assert isinstance(payload, bytes)
-    assert isinstance(stored_at, int | float)
+    if not (isinstance(position, int) and isinstance(payload, bytes) and isinstance(stored_at, int | float)):
+        raise Inconsistent("a row of events has values of other types")
     record = Record(str(event_id), str(stream), str(topic), payload, bool(alarm))
     sound = crc == record.crc if crc is not None else NO_TEXT not in f"{event_id}{stream}{topic}"
     return position, record, stored_at, sound
@@ -160,7 +159,8 @@ def states(db: sqlite3.Connection, limit: StreamLimit, now: float) -> list[Strea
     """Every stream that was ever used, by name."""
     counts: dict[str, dict[str, int]] = {}
     for stream, name, value in db.execute("SELECT stream, name, value FROM counts WHERE stream != ''"):
-        counts.setdefault(stream, {})[name] = value
+        if isinstance(value, int):
+            counts.setdefault(stream, {})[name] = value
     told = []
     for name, events, used in db.execute(
         "SELECT stream, events, bytes FROM streams ORDER BY stream"
@@ -173,6 +173,7 @@ def states(db: sqlite3.Connection, limit: StreamLimit, now: float) -> list[Strea
                 "SELECT stored_at FROM events WHERE stream = ? AND alarm = ? ORDER BY position LIMIT 1",
                 (name, alarm),
             )
+            if isinstance(row[0], int | float)
         ]
         mine = counts.get(name, {})
         dropped = {key.partition(":")[2]: value for key, value in mine.items() if key.startswith("dropped:")}

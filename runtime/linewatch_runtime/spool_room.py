@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 
 from linewatch_runtime.records import ROW_OVERHEAD, Record, SpoolFull, StreamLimit, WhenFull
-from linewatch_runtime.spool_file import Change
+from linewatch_runtime.spool_file import Change, Inconsistent
 
 Victim = tuple[int, str, int]
 """position, stream, bytes of the payload"""
@@ -31,7 +31,7 @@ def fits(db: sqlite3.Connection, change: Change, limit: StreamLimit, records: Se
         too_large = any(one.size > limit.max_bytes for one in records if one.stream == stream)
         if limit.when_full is WhenFull.REJECT or too_large:
             raise SpoolFull(stream, f"its {limit.max_bytes} bytes are used")
-        for victim in _in_turn(db, stream, alarms=limit.when_full is WhenFull.OVERWRITE_OLDEST):
+        for victim in sound(_in_turn(db, stream, alarms=limit.when_full is WhenFull.OVERWRITE_OLDEST)):
             if excess <= 0:
                 break
             victims.append(victim)
@@ -46,7 +46,7 @@ def fits(db: sqlite3.Connection, change: Change, limit: StreamLimit, records: Se
 
 def drop(db: sqlite3.Connection, change: Change, victims: Iterable[Victim], reason: str) -> None:
     """Takes events out, counted by reason, and as not yet reported."""
-    victims = list(victims)
+    victims = list(sound(victims))
     db.executemany("DELETE FROM events WHERE position = ?", [(position,) for position, _, _ in victims])
     for _, stream, length in victims:
         change.fill(stream, -1, -(length + ROW_OVERHEAD))
@@ -57,6 +57,14 @@ def count_drop(change: Change, stream: str, reason: str) -> None:
     """Counts a drop that upstream is to be told of."""
     change.count(stream, f"dropped:{reason}", 1)
     change.count(stream, f"unreported:{reason}", 1)
+
+
+def sound(victims: Iterable[Victim]) -> Iterator[Victim]:
+    """The same; raises Inconsistent for one that damage has left without a stream or a payload."""
+    for victim in victims:
+        if not (isinstance(victim[1], str) and isinstance(victim[2], int)):
+            raise Inconsistent("a row of events has values of other types")
+        yield victim
 
 
 def _in_turn(db: sqlite3.Connection, stream: str, *, alarms: bool) -> Iterator[Victim]:

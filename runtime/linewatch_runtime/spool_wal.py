@@ -123,7 +123,8 @@ def _committed(frames: list[Frame], seen: int) -> int:
     """The end of the last commit.
 
     A commit that nothing follows and of which a frame was never written was torn by a power cut, before anybody was
-    told of it. Every other one was synced to the disk before the next began.
+    told of it. Every other one was synced to the disk before the next began. A whole sector that is destroyed in the
+    last commit looks the same: that commit is lost, and nobody can tell.
     """
     ends = [
         number

@@ -3,6 +3,7 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -194,6 +195,149 @@ async def test_worker_uses_the_file_in_one_thread_and_tells_its_errors(path: Pat
 
     with pytest.raises(SpoolDamaged):
         SpoolWorker(lambda: Spool(tmp_path / "no such folder" / "spool.db"))
+
+
+# --- dead letters ----------------------------------------------------------------------------------------------------
+
+
+def test_replayed_event_goes_behind_all_others_of_its_class_and_is_no_longer_known(path: Path) -> None:
+    spool = Spool(path)
+    spool.append([record("g1"), record("a1", alarm=True), record("g2")])
+    for one in (record("g1"), record("a1", alarm=True)):
+        spool.bury(one, "refused")
+    spool.append([record("a2", alarm=True)])
+    numbers = [number for number, _, _ in spool.buried()]
+
+    assert spool.replay([*numbers, 999]) == 2
+    assert spool.replay(numbers) == 0
+
+    assert ids(spool) == ["a2", "a1", "g2", "g1"]
+    assert spool.buried() == []
+    (state,) = spool.streams()
+    assert (state.events, state.bytes, state.stored, state.buried) == (4, 4 * SIZE, 4, 2)
+    assert spool.counts("line-1")["replayed"] == 2
+    assert spool.settle(["a1", "g1"]) == 2
+    assert spool.append([record("a1", alarm=True)]) == 0, "delivered, so known again"
+    spool.close()
+
+
+def test_replay_into_a_full_stream_changes_nothing(path: Path) -> None:
+    spool = Spool(path, StreamLimit(max_bytes=2 * SIZE))
+    spool.bury(record("x"), "refused")
+    spool.append([record("a"), record("b")])
+
+    with pytest.raises(SpoolFull):
+        spool.replay([spool.buried()[0][0]])
+
+    assert len(spool.buried()) == 1
+    assert ids(spool) == ["a", "b"]
+    assert spool.append([record("x")]) == 0
+    spool.close()
+
+
+def test_dead_letter_that_has_to_go_is_counted_and_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool_module, "BURIED_KEPT", 2)
+    spool = Spool(path)
+    for number in range(3):
+        spool.bury(record(str(number)), "refused")
+    spool.replay([spool.buried()[0][0]])
+    spool.bury(record("3"), "refused")  # again two, though the numbers are three apart
+
+    assert [one.event_id for _, one, _ in spool.buried()] == ["3", "1"]
+    assert dict(spool.streams()[0].dropped) == {"dead_letters_full": 1}
+    assert spool.counts("line-1")["unreported:dead_letters_full"] == 1
+    spool.close()
+
+
+REPLAYS = """
+import sys
+from pathlib import Path
+from linewatch_runtime.spool import Spool
+
+spool = Spool(Path(sys.argv[1]), heals=False)
+for number, _, _ in spool.buried():
+    assert spool.replay([number]) == 1
+spool.close()
+"""
+
+
+def test_second_process_replays_while_the_service_runs_and_moves_no_clock_back(path: Path) -> None:
+    spool = Spool(path)
+    spool.append([record("a")])
+    for number in range(50):
+        spool.bury(record(f"b{number}"), "refused")
+    spool._clock_base += 1000.0  # the service has run for long since its last commit
+    command = subprocess.Popen([sys.executable, "-c", REPLAYS, path])
+    appended = 0
+    while command.poll() is None:
+        appended += spool.append([record(f"c{appended}")])
+        spool.settle([f"c{appended - 1}"])
+
+    assert command.returncode == 0
+    assert appended > 0
+    assert sorted(ids(spool)) == sorted(["a", *(f"b{number}" for number in range(50))])
+    assert not spool.buried()
+    clock = spool.clock()
+    spool.close()
+    spool = Spool(path)
+    assert spool.clock() > clock - 1
+    spool.close()
+
+
+# --- cost ------------------------------------------------------------------------------------------------------------
+
+
+def _steps(spool: Spool, call: Callable[[], object]) -> int:
+    """Hundreds of steps of SQLite's machine: a cost that no busy machine changes."""
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    spool._db.set_progress_handler(count, 100)
+    call()
+    spool._db.set_progress_handler(None, 0)
+    return steps
+
+
+def _costs(spool: Spool) -> dict[str, int]:
+    new = [record(f"y{one}") for one in range(100)]
+    calls: dict[str, Callable[[], object]] = {
+        "streams": spool.streams,
+        "oldest": lambda: spool.oldest(100),
+        "by arrival": lambda: spool.oldest(100, by_class=False),
+        "one rests": lambda: spool.oldest(5, except_streams=["line-1"]),
+        "expire": spool.expire,
+        "append": lambda: spool.append(new),
+        "settle": lambda: spool.settle([one.event_id for one in new]),
+    }
+    return {name: _steps(spool, call) for name, call in calls.items()}
+
+
+@pytest.mark.parametrize("policy", [WhenFull.SHED_GOOD, WhenFull.OVERWRITE_OLDEST])
+def test_cost_of_every_call_is_that_of_its_rows_and_not_of_the_backlog(
+    path: Path, policy: WhenFull, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "EXPIRED_AT_ONCE", 200)
+    costs = []
+    for size in (4_000, 40_000):
+        spool = Spool(path.with_name(f"{size}.db"), StreamLimit(size * SIZE, when_full=policy))
+        spool.append([record(f"x{one}", stream="line-2", size=ROW_OVERHEAD) for one in range(8)])
+        for start in range(0, size, 500):
+            numbers = range(start, start + 500)
+            spool.append(
+                [record(f"{one:06}", alarm=one % 10 == 0, size=ROW_OVERHEAD + 10) for one in numbers]
+            )
+        spool.append([record("large", size=size * SIZE - spool.streams()[0].bytes)])  # full to the byte
+
+        costs.append(_costs(spool))
+
+        assert sum(spool.streams()[0].dropped.values()) >= 100
+        spool.close()
+    few, many = costs
+    assert all(many[name] <= 1.2 * few[name] + 5 for name in few), costs
 
 
 # --- full ------------------------------------------------------------------------------------------------------------
