@@ -1,23 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """The template is valid, grants nothing by wildcard that is not listed here, and leaves no queue without an end."""
 
+import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from cfnlint.decode import cfn_yaml
 
 from enrich.enrichment import MESSAGES
 from linewatch.v1 import event_pb2
+from linewatch_forwarder.uplinks.event_bus import SOURCE
+from linewatch_plant.ministack_process import REGION, end, launched
 
 TEMPLATE = Path(__file__).parents[1] / "template.yaml"
 
 # Resources with a "*", each with its reason.
 LISTED_WILDCARDS = {
     "topic/linewatch/v1/${Site}/*": "a forwarder publishes for every line of its site",
+    "topic/$aws/rules/${IngestRule}/linewatch/v1/${Site}/*": "the same by Basic Ingest, where that is chosen",
     "thing/linewatch-*/work-orders": "an asset's device is known from the asset registry only",
     "thing/linewatch-*": "the same in the stand-in, which asks for the thing alone",
     "evidence/${!credentials-iot:ThingName}/*": "a device's evidence lies below its digests",
@@ -57,6 +63,19 @@ UNSCOPED = {
 
 
 @pytest.fixture(scope="module")
+def iam(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """An account that evaluates policies."""
+    process, http_port, _ = launched(tmp_path_factory.mktemp("account"), enforce_policies=False)
+    try:
+        yield boto3.client(
+            "iam", endpoint_url=f"http://127.0.0.1:{http_port}", region_name=REGION, aws_access_key_id="test",
+            aws_secret_access_key="test",
+        )  # fmt: skip
+    finally:
+        end(process)
+
+
+@pytest.fixture(scope="module")
 def resources() -> dict[str, Any]:
     return dict(cfn_yaml.load(str(TEMPLATE))["Resources"])
 
@@ -91,6 +110,53 @@ def test_the_device_role_is_assumed_by_the_credentials_provider_alone(resources:
     assert [dict(statement["Principal"]) for statement in trust] == [
         {"Service": "credentials.iot.amazonaws.com"}
     ]
+
+
+def test_a_forwarders_certificate_gives_it_one_bus_one_source_and_its_own_evidence(
+    resources: dict[str, Any],
+) -> None:
+    role, alias = (resources[name]["Properties"] for name in ("ForwarderRole", "ForwarderRoleAlias"))
+    (policy,) = role["Policies"]
+    to_bus, evidence = policy["PolicyDocument"]["Statement"]
+    (assumed,) = [
+        statement
+        for statement in statements_in(resources["DevicePolicy"])
+        if statement["Action"] == "iot:AssumeRoleWithCertificate"
+    ]
+
+    assert resources["ForwarderRoleAlias"]["Condition"] == "IsRealCloud"
+    assert alias["RoleArn"] == {"Fn::GetAtt": ["ForwarderRole", "Arn"]}
+    assert assumed["Resource"]["Fn::Sub"].endswith(f":rolealias/{alias['RoleAlias']['Fn::Sub']}")
+    trust = role["AssumeRolePolicyDocument"]["Statement"]
+    assert [one["Principal"] for one in trust] == [{"Service": "credentials.iot.amazonaws.com"}]
+    assert (to_bus["Action"], to_bus["Resource"]) == ("events:PutEvents", {"Fn::GetAtt": ["EventBus", "Arn"]})
+    assert to_bus["Condition"] == {"StringEquals": {"events:source": SOURCE}}
+    assert "EvidenceBucket" in str(evidence["Resource"])
+
+
+@pytest.mark.parametrize(
+    ("action", "resource", "decision"),
+    [
+        ("events:PutEvents", "event-bus/linewatch-test", "allowed"),
+        ("events:PutEvents", "event-bus/default", "implicitDeny"),
+        ("events:PutRule", "event-bus/linewatch-test", "implicitDeny"),
+        ("s3:GetObject", "event-bus/linewatch-test", "implicitDeny"),
+    ],
+)
+def test_what_the_forwarders_role_allows_is_decided_by_an_evaluator_of_policies(
+    resources: dict[str, Any], iam: Any, action: str, resource: str, decision: str
+) -> None:
+    arn = "arn:aws:events:eu-central-1:000000000000:"
+    (to_bus, _) = resources["ForwarderRole"]["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
+    # The stand-in's evaluator knows no events:source; that condition is looked at above.
+    statement = {"Effect": "Allow", "Action": to_bus["Action"], "Resource": f"{arn}event-bus/linewatch-test"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+    answer = iam.simulate_custom_policy(
+        PolicyInputList=[policy], ActionNames=[action], ResourceArns=[arn + resource]
+    )
+
+    assert answer["EvaluationResults"][0]["EvalDecision"] == decision
 
 
 def test_a_device_may_write_to_the_groups_that_the_template_makes_and_to_no_other(
@@ -179,7 +245,7 @@ def test_a_forwarder_reads_its_own_shadow_and_writes_none(resources: dict[str, A
     granted: dict[str, set[str]] = {}
     for statement in statements_in(resources["DevicePolicy"]):
         for text in texts(statement["Resource"]):
-            if "$aws" in text:
+            if "$aws/things" in text:
                 granted.setdefault(statement["Action"], set()).add(text.partition("AccountId}:")[2])
 
     heard = {f"{own}get/accepted", f"{own}update/documents"}
@@ -188,6 +254,23 @@ def test_a_forwarder_reads_its_own_shadow_and_writes_none(resources: dict[str, A
         "iot:Subscribe": {f"topicfilter/{topic}" for topic in heard},
         "iot:Receive": {f"topic/{topic}" for topic in heard},
     }
+
+
+def test_basic_ingest_is_allowed_for_its_own_rule_and_only_where_it_is_chosen(
+    resources: dict[str, Any],
+) -> None:
+    statements = resources["DevicePolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    (chosen,) = [one["Fn::If"] for one in statements if "Fn::If" in one]
+    rule = resources["IngestRule"]
+
+    assert chosen[0] == rule["Condition"] == "HasBasicIngest"
+    assert chosen[1]["Action"] == "iot:Publish"
+    assert chosen[2] == {"Ref": "AWS::NoValue"}
+    assert "topic/$aws/rules/${IngestRule}/" in chosen[1]["Resource"]["Fn::Sub"]
+    assert "$aws/rules" not in str([one for one in statements if "Fn::If" not in one])
+    assert "FROM" not in rule["Properties"]["TopicRulePayload"]["Sql"], (
+        "it hears no topic of the message broker"
+    )
 
 
 def test_the_template_fits_into_one_request() -> None:
