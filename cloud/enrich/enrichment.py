@@ -57,17 +57,30 @@ class Event:
         return f"{self.site}/{self.line}/{self.station}"
 
 
-def read(body: str) -> list[Event]:
-    """The events of one message: a CloudEvent, or a list of them.
+def read(body: str) -> list[Event | PoisonError]:
+    """The events of one message, each by itself: what is wrong with one is no fault of the others.
 
-    Raises:
-        PoisonError: not JSON, not a CloudEvent 1.0, an unknown type, or data that is not that type's message.
+    A message is a CloudEvent, a list of them, or an object with such a list as `events`. Poison is: not JSON, not a
+    CloudEvent 1.0, an unknown type, or data that is not that type's message.
     """
     try:
         document = json.loads(body)
-    except ValueError as error:
-        raise PoisonError(f"body is not JSON: {error}") from error
-    return [_event(entry) for entry in (document if isinstance(document, list) else [document])]
+    except (ValueError, RecursionError) as error:
+        return [PoisonError(f"body is not JSON: {error}")]
+    if (
+        isinstance(document, dict)
+        and "specversion" not in document
+        and isinstance(document.get("events"), list)
+    ):
+        document = document["events"]
+    return [_event_or_poison(entry) for entry in (document if isinstance(document, list) else [document])]
+
+
+def _event_or_poison(document: Any) -> Event | PoisonError:
+    try:
+        return _event(document)
+    except PoisonError as error:
+        return error
 
 
 def _event(document: Any) -> Event:

@@ -42,26 +42,29 @@ def _client(service: str) -> Any:
 
 
 def _record(record: SQSRecord) -> None:
-    try:
-        events = read(record.body)
-    except PoisonError as error:
-        log.error(
-            "poison", extra={"message_id": record.message_id, "why": str(error), "body": record.body[:200]}
-        )
+    """Every event of the message that can be is enriched; then the first that could not be is raised."""
+    failures: list[Exception] = []
+    for event in read(record.body):
+        if isinstance(event, PoisonError):
+            extra = {"message_id": record.message_id, "why": str(event), "body": record.body[:200]}
+            log.error("poison", extra=extra)
+            failures.append(event)
+            continue
+        try:
+            enrich(event)
+        except Exception as error:
+            # Heals, or ends among the dead letters; Powertools alone would report the message without a word.
+            log.exception("failed", extra={"event_id": event.event_id})
+            failures.append(error)
+    if failures and all(isinstance(failure, PoisonError) for failure in failures):
         # No use in waiting: the redrive policy takes it to the dead-letter queue after its quick repeats.
         _client("sqs").change_message_visibility(
             QueueUrl=os.environ["INSPECTIONS_QUEUE_URL"],
             ReceiptHandle=record.receipt_handle,
             VisibilityTimeout=0,
         )
-        raise
-    for event in events:
-        try:
-            enrich(event)
-        except Exception:
-            # Heals, or ends among the dead letters; Powertools alone would report the message without a word.
-            log.exception("failed", extra={"event_id": event.event_id})
-            raise
+    if failures:
+        raise failures[0]
 
 
 def enrich(event: Event) -> None:

@@ -38,6 +38,7 @@ def cloud(erp: ErpClient) -> Iterator[StandinCloud]:
         "RetryBaseSeconds": "1",
         "SettleSeconds": "1",
         "SweepRate": "rate(1 day)",
+        "BasicIngest": "true",
     }
     running = StandinCloud.start(None, erp.url, parameters=parameters)
     yield running

@@ -8,10 +8,12 @@ from typing import Any
 
 import paho.mqtt.client as mqtt
 import pytest
-from cloud_line import Eventually, Line
+from cloud_line import Eventually, Line, wait_for
 
+from linewatch_forwarder.uplinks.batches import Limits, Publish, turn
 from linewatch_plant.erp_simulator import ErpClient
 from linewatch_plant.standin_cloud import StandinCloud
+from linewatch_runtime.records import Record
 
 
 def in_erp(erp: ErpClient, line: Line) -> list[dict[str, Any]]:
@@ -146,6 +148,73 @@ def test_an_event_published_by_mqtt_is_enriched(
     eventually(lambda: machine.is_stored(event, engine), "both events")
     client.disconnect()
     client.loop_stop()
+
+
+def published(cloud: StandinCloud, topic: str, payload: bytes) -> int:
+    """The acknowledgement's reason code."""
+    client = device(cloud, cloud.client_id)
+    codes: list[int] = []
+    client.on_publish = lambda _c, _u, _mid, code, _p: codes.append(code.value)
+    client.connect("localhost", cloud.mqtt_port)
+    client.loop_start()
+    client.publish(topic, payload, qos=1).wait_for_publish(10)
+    wait_for(lambda: codes, "the acknowledgement")
+    client.disconnect()
+    client.loop_stop()
+    return codes[0]
+
+
+def batch_of(machine: Line, events: list[dict[str, Any]]) -> Publish:
+    """What a forwarder makes of these events, in one turn."""
+    topic = f"linewatch/v1/plant-1/{machine.line}/station-1/inspection"
+    payloads = [json.dumps(event).encode() for event in events]
+    ids = [event.get("id", f"none {number}") for number, event in enumerate(events)]
+    stream = f"predictions-{machine.line}"
+    records = [Record(one, stream, topic, payload) for one, payload in zip(ids, payloads, strict=True)]
+    (publish,) = turn(records, Limits(50, 128 * 1024))
+    assert publish.is_batch
+    return publish
+
+
+def test_a_batch_that_a_forwarder_makes_passes_the_rule_whole(
+    machine: Line, cloud: StandinCloud, eventually: Eventually
+) -> None:
+    events = [machine.severity(0.1) for _ in range(40)]
+    batch = batch_of(machine, events)
+
+    assert published(cloud, batch.topic, batch.payload) < 0x80
+
+    eventually(lambda: machine.is_stored(*events), "every event")
+
+
+def test_one_poison_event_in_a_batch_takes_no_other_with_it(
+    machine: Line, cloud: StandinCloud, eventually: Eventually
+) -> None:
+    before = cloud.dead_letters()
+    counted = cloud.counts()["enriched"]
+    events = [machine.severity(0.1) for _ in range(9)]
+    poison = {**events[0], "id": "poison", "type": "Nonsense"}
+    batch = batch_of(machine, [*events[:4], poison, *events[4:]])
+
+    assert published(cloud, batch.topic, batch.payload) < 0x80
+
+    eventually(lambda: machine.is_stored(*events), "the others")
+    eventually(lambda: cloud.dead_letters() > before, "the dead letter")
+    assert cloud.counts()["enriched"] - counted == 9, "the repeats on the way there count nothing twice"
+    assert machine.orders() == []
+
+
+def test_basic_ingest_passes_its_rule_and_the_policy_allows_no_other(
+    machine: Line, cloud: StandinCloud, eventually: Eventually
+) -> None:
+    events = [machine.severity(0.1) for _ in range(5)]
+    batch = batch_of(machine, events)
+    rule = cloud.outputs["IngestRuleName"]
+
+    assert published(cloud, f"$aws/rules/{rule}/{batch.topic}", batch.payload) < 0x10
+
+    eventually(lambda: machine.is_stored(*events), "every event")
+    assert published(cloud, f"$aws/rules/no_such_rule/{batch.topic}", batch.payload) == 0x87, "not authorized"
 
 
 def test_a_client_without_certificate_is_refused(cloud: StandinCloud) -> None:

@@ -44,8 +44,9 @@ class UplinkSettings(ServiceSettings):
     batch_max_bytes: int = Field(default=32 * 1024, ge=1024, le=128 * 1024)
     """Payload bytes of a publish with several events at most."""
     basic_ingest_rule: str = Field(default="", pattern=r"^[A-Za-z0-9_]{0,128}$")
-    """Name of an IoT rule that gets every event by Basic Ingest, past the message broker and its price. Whether there is
-    such a rule no acknowledgement tells: a wrong name loses events. Empty: the event's own topic."""
+    """Name of an IoT rule that gets every event by Basic Ingest, past the message broker and its price: the stack's
+    IngestRuleName. No acknowledgement tells whether there is such a rule; the policy, which allows this one only, refuses
+    a wrong name. Empty: each event goes to its own topic."""
     resend_window_s: float = Field(default=120.0, gt=0, le=3600)
     """greengrass_ipc: seconds that an event is kept after the nucleus took it, to be sent again if the nucleus restarts."""
     event_bus: str = Field(default="", pattern=r"^[A-Za-z0-9._/:-]{0,256}$")
