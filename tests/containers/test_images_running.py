@@ -68,6 +68,42 @@ def test_a_service_runs_without_a_shell_and_stops_when_told_though_nothing_answe
     assert took_s < GRACE_S
 
 
+ASK = """
+import boto3, sys
+from botocore.config import Config
+from botocore.exceptions import EndpointConnectionError
+session = boto3.Session("id", "secret", region_name="eu-central-1")
+quick = Config(retries={"total_max_attempts": 1}, connect_timeout=2)
+calls = {
+    "events": lambda client: client.put_events(Entries=[{"Source": "s", "DetailType": "d", "Detail": "{}"}]),
+    "s3": lambda client: client.put_object(Bucket="b", Key="k", Body=b"x", ChecksumAlgorithm="SHA256"),
+}
+for service, call in calls.items():
+    try:
+        call(session.client(service, config=quick))
+    except EndpointConnectionError as error:
+        print(service, error)
+print(*session.get_available_services())
+"""
+
+
+@EACH
+def test_the_forwarder_asks_the_two_aws_services_that_its_image_knows_and_no_other_is_in_it(
+    built: Built, platform: str
+) -> None:
+    """botocore is cut down to them when the image is built: the rest of it is larger than all of the image's own layers."""
+    reference = runnable(built, "forwarder", platform)
+
+    told = docker(
+        "run", "--rm", "--platform", platform, "--network", "none", "--read-only", "--tmpfs", "/tmp", reference,
+        "python3", "-c", ASK,
+    ).splitlines()  # fmt: skip
+
+    assert "https://events.eu-central-1.amazonaws.com/" in told[0]
+    assert "https://s3.eu-central-1.amazonaws.com/b/k" in told[1]
+    assert told[2].split() == ["events", "s3"]
+
+
 @EACH
 def test_the_broker_makes_its_secrets_is_healthy_and_stops_when_told(
     built: Built, configs: Any, platform: str
