@@ -21,7 +21,7 @@ from linewatch_plant.broker import EMBEDDED
 from linewatch_plant.counts import WORK_ORDERS, Counts, doubled, edge_counts
 from linewatch_plant.erp_simulator import ErpClient
 from linewatch_plant.processes import PlantError, Processes, Service, free_port
-from linewatch_plant.standin_cloud import StandinCloud
+from linewatch_plant.standin_cloud import REGION, StandinCloud
 from linewatch_plant.uplink_cable import UplinkCable
 
 log = logging.getLogger(__name__)
@@ -258,6 +258,13 @@ class Plant:
             "FORWARDER_UPLINK_CA_FILE": str(cloud.ca_file),
             "FORWARDER_UPLINK_CERTIFICATE_FILE": str(cloud.certificate_file),
             "FORWARDER_UPLINK_KEY_FILE": str(cloud.key_file),
+            "FORWARDER_EVIDENCE_DIR": str(self.evidence_dir),
+            "FORWARDER_EVIDENCE_BUCKET": cloud.outputs["EvidenceBucketName"],
+            # boto3's own variables: where S3 is, and the credentials that it takes there.
+            "FORWARDER_AWS_REGION": REGION,
+            "AWS_ENDPOINT_URL_S3": cloud.endpoint_url,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
         }
 
     def _console(self, cloud: StandinCloud) -> dict[str, str]:
