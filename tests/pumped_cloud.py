@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from brokers import Child, wait_for
+from faults.sink import events_of
 
 from linewatch_plant.erp_simulator import ErpClient
 from linewatch_plant.processes import free_port
@@ -87,8 +88,7 @@ class PumpedCloud:
             bodies[message_id] = body
         ids: Counter[str] = Counter()
         for body in bodies.values():
-            events = json.loads(body)
-            ids.update(event["id"] for event in (events if isinstance(events, list) else [events]))
+            ids.update(event["id"] for event in events_of(body.encode()))
         return ids
 
     def dead_letters(self) -> list[str]:

@@ -1,81 +1,204 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole plant under kill -9: every process of the device dies 20 times while parts are judged.
+"""R1: the whole way under kill -9, from capture to the work order, Lambda functions included.
 
-The control that must fail lies in test_kills.py, beside the same spool and publisher. The stand-in cloud is never
-killed: it loses what it acknowledged.
+Four machines, each judged by the sensor model: capture x 4, inference, broker, forwarder, enrich and work_orders die at
+random moments while parts are judged. What is compared is what each end keeps for itself: capture's counts, which change
+in the transaction that stores an event, and the events that the cloud has. The stand-in cloud is never killed: it loses
+what it acknowledged. The controls that must fail are in test_kills.py and test_exactly_once.py.
+
+Guards: services/{capture,inference,forwarder}, runtime/linewatch_runtime, cloud/{enrich,work_orders}.
 """
 
-import asyncio
 import json
 import random
 import shutil
+import sys
 import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from brokers import MOSQUITTO, MOSQUITTO_PROGRAM, NO_MOSQUITTO, Broker, Child, wait_for
+from pumped_cloud import ENRICH, WORK_ORDERS, PumpedCloud, pumped_cloud
 
-from linewatch_plant.broker import EMBEDDED, MOSQUITTO
-from linewatch_plant.counts import Counts
-from linewatch_plant.plant import Plant, PlantOptions, running_plant, sample_stations
+from linewatch_forwarder.delivery import LOOK_AHEAD
+from linewatch_plant.counts import Counts, doubled, edge_counts
+from linewatch_plant.processes import free_port
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(7200)]
 
-KILLS = 20
-PARTS = 720
-RATE = 4.0
-VICTIMS = ("broker", "inference", "capture-line-1", "capture-line-2", "forwarder")
+ROOT = Path(__file__).resolve().parents[2]
 SEED = 20261121
-REST_S = 180.0
+LINES = ("line-1", "line-2", "line-3", "line-4")
+REST_S = 300.0
 
 
-async def kill_each(plant: Plant, chance: random.Random) -> None:
-    """Kills in a random order, each time once the victim runs again."""
-    order = [name for name in VICTIMS for _ in range(KILLS)]
-    chance.shuffle(order)
-    for name in order:
-        service = plant.processes.services[name]
-        while service.pid is None:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
-        await asyncio.sleep(chance.uniform(0.05, 1.2))  # where it dies is the point of the test
-        service.kill()
+@dataclass(slots=True)
+class Size:
+    """How large a run is. `parts` and `rate` (parts/s) are of one line; `pause_s`: between two kills, on average."""
+
+    kills: int
+    parts: int
+    rate: float
+    pause_s: float
 
 
-async def at_rest(plant: Plant) -> Counts:
-    deadline = time.monotonic() + REST_S
-    while time.monotonic() < deadline:
-        failure = plant.failed()
-        assert failure is None, failure
-        counts = await plant.counts()
-        if counts.parts["sent"] >= PARTS and await plant.at_rest(counts):
-            return counts
-        await asyncio.sleep(0.5)
-    return await plant.counts()
+SHORT, LONG = Size(100, 300, 8.0, 0.35), Size(500, 12_500, 25.0, 1.0)
 
 
-def test_every_process_killed_20_times_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    kind = MOSQUITTO if shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin") else EMBEDDED
-    options = PlantOptions(run_dir=tmp_path / "plant", stations=sample_stations(PARTS, RATE), broker=kind)
+@dataclass(slots=True)
+class Device:
+    """The processes of one device, each a child that can be killed."""
 
-    async def story() -> tuple[Counts, list[str]]:
-        async with running_plant(options) as plant:
-            await asyncio.wait_for(plant.cloud_is_up.wait(), 90)
-            started = time.monotonic()
-            await kill_each(plant, random.Random(SEED))
-            seconds = time.monotonic() - started
-            before = await plant.counts()
-            assert before.parts["sent"] < PARTS, "the parts ran out before the kills did: raise PARTS"
-            print(f"{len(VICTIMS) * KILLS} kills in {seconds:.0f} s, broker {kind}; at rest after:")
-            counts = await at_rest(plant)
-            assert plant.cloud is not None
-            events = [json.loads(row["event"]["S"]) for row in plant.cloud.scan("EventsTable")]
-            return counts, [event["subject"] for event in events if event["type"] == "InferenceCompleted"]
+    folder: Path
+    broker: Broker
+    services: dict[str, Child]
 
-    counts, subjects = asyncio.run(story())
+    @property
+    def capture_spools(self) -> dict[str, Path]:
+        return {line: self.folder / f"capture-{line}" / "capture.db" for line in LINES}
 
-    print(counts)
-    assert counts.disagreements() == []
-    assert counts.parts == {"sent": PARTS, "judged": PARTS, "not_inspected": 0, "skipped": 0}
-    # Not only the counts: each part of the recording was judged as often as it was played.
-    machine = [subject for subject in subjects if "cycle" in subject]
-    assert len(machine) == PARTS // 2
-    assert len(subjects) == PARTS
+    def counts(self) -> Counts:
+        return edge_counts(self.capture_spools, self.folder / "forwarder" / "forwarder.db")
+
+
+def device(folder: Path, pumped: PumpedCloud, size: Size) -> Device:
+    """Not started."""
+    models, keys = folder / "models", folder / "keys"
+    models.mkdir(parents=True)
+    keys.mkdir()
+    (models / "turbofan").symlink_to(ROOT / "models" / "turbofan")
+    for key in (ROOT / "models" / "trusted-keys").glob("*.pem"):
+        shutil.copy(key, keys)
+    broker, inference = Broker(MOSQUITTO, folder / "broker"), free_port()
+    cloud = pumped.cloud
+
+    def service(name: str, module: str, **own: object) -> Child:
+        prefix = module.removeprefix("linewatch_").upper()
+        common = {"SITE": "plant-1", "STATE_DIR": folder / name, "MQTT_PORT": broker.port}
+        variables = {f"{prefix}_{key}": str(value) for key, value in {**common, **own}.items()}
+        return Child(
+            [sys.executable, "-m", module],
+            folder / f"{name}.log",
+            {"ORT_DISABLE_TELEMETRY": "1", **variables},
+        )
+
+    services = {
+        "broker": broker,
+        "inference": service(
+            "inference", "linewatch_inference", HOST="127.0.0.1", PORT=inference, MODELS_DIR=models,
+            TRUSTED_KEYS_DIR=keys, MODELS="turbofan",
+        ),
+        "forwarder": service(
+            "forwarder", "linewatch_forwarder", UPLINK_HOST="localhost", UPLINK_PORT=cloud.mqtt_port,
+            UPLINK_CLIENT_ID=cloud.client_id, UPLINK_CA_FILE=cloud.ca_file,
+            UPLINK_CERTIFICATE_FILE=cloud.certificate_file, UPLINK_KEY_FILE=cloud.key_file,
+        ),
+    }  # fmt: skip
+    for line in LINES:
+        services[f"capture-{line}"] = service(
+            f"capture-{line}", "linewatch_capture", LINE=line, STATION="machine-1", SOURCE="records",
+            PATH=ROOT / "plant" / "sample" / "turbofan" / "records.csv.gz", LOOP="true", PARTS=size.parts,
+            RATE=size.rate, MODEL="turbofan", INFERENCE_ADDRESS=f"127.0.0.1:{inference}",
+        )  # fmt: skip
+    return Device(folder, broker, services)
+
+
+@contextmanager
+def running_all(made: Device, functions: dict[str, Child]) -> Iterator[dict[str, Child]]:
+    """Everything that may die, started; killed with the block."""
+    victims = {**made.services, **functions}
+    try:
+        for victim in victims.values():
+            victim.start()
+        yield victims
+    finally:
+        for victim in victims.values():
+            victim.kill()
+
+
+def kill_all(victims: dict[str, Child], size: Size, chance: random.Random) -> Counter[str]:
+    """Kills in random order at random moments, each victim as often as the others, and starts each again at once."""
+    names = list(victims) * -(-size.kills // len(victims))
+    chance.shuffle(names)
+    for name in names[: size.kills]:
+        time.sleep(chance.uniform(0.05, 2 * size.pause_s))  # where it dies is the point of the test
+        assert victims[name].runs or name.startswith("capture"), victims[name].told()[-2000:]
+        victims[name].kill()
+        victims[name].start()
+    return Counter(names[: size.kills])
+
+
+def at_rest(made: Device, pumped: PumpedCloud, size: Size) -> bool:
+    """Whether every part is judged and every event is where it ends."""
+    counts = made.counts()
+    if counts.parts["sent"] < size.parts * len(LINES) or counts.backlog:
+        return False
+    events = counts.events
+    return events["published"] == events["stored"] == events["delivered"] and pumped.cloud.queues_are_empty()
+
+
+def gaps(events: list[dict]) -> list[str]:
+    """Stations with a number missing or twice: an epoch's sequence is 1, 2, 3 … in what one process made."""
+    numbers: defaultdict[tuple, list[int]] = defaultdict(list)
+    for event in events:
+        origin = event["data"]["origin"]
+        numbers[origin["line"], origin["station"], origin["epoch"]].append(origin["sequence"])
+    return [
+        f"{key}: {sorted(found)[:5]} … {max(found)}"
+        for key, found in numbers.items()
+        if sorted(found) != list(range(1, len(found) + 1))
+    ]
+
+
+def test_every_process_killed_again_and_again_loses_and_doubles_nothing(
+    tmp_path: Path, tally, long: bool
+) -> None:
+    if MOSQUITTO_PROGRAM is None:
+        pytest.skip(NO_MOSQUITTO)
+    size = LONG if long else SHORT
+    with pumped_cloud(tmp_path) as pumped:
+        for line in LINES:
+            pumped.register(f"plant-1/{line}/machine-1", f"ASSET-{line}")
+        made = device(tmp_path / "device", pumped, size)
+        functions = {"enrich": pumped.pump(ENRICH), "work_orders": pumped.pump(WORK_ORDERS)}
+        with running_all(made, functions) as victims:
+            wait_for(lambda: made.counts().events["stored"] > 0, "the first event is stored", 90)
+
+            began = time.monotonic()
+            kills = kill_all(victims, size, random.Random(SEED))
+            seconds = time.monotonic() - began
+
+            before = made.counts()
+            wait_for(
+                lambda: at_rest(made, pumped, size), "everything is at rest", REST_S if not long else 3600
+            )
+            counts = made.counts()
+        events = [json.loads(row["event"]["S"]) for row in pumped.cloud.scan("EventsTable")]
+        pumped.cloud.sweep()
+        orders, said, dead = pumped.erp.orders(), pumped.cloud.counts(), pumped.dead_letters()
+        repeats = pumped.accepted()
+
+    of_lines = [event for event in events if event["type"] == "InferenceCompleted"]
+    parts = size.parts * len(LINES)
+    again = sum(repeats.values()) - len(repeats)
+    tally.accepted, tally.doubled = counts.events["published"], doubled(orders)
+    tally.lost = counts.events["published"] - len(of_lines)
+    tally.note = (
+        f"{kills.total()} kills of {len(kills)} processes in {seconds:.0f} s, {before.parts['judged']} parts were judged "
+        f"meanwhile; {again} repeats at the cloud; {len(orders)} work orders"
+    )
+    print(tally.note, counts)
+    assert before.parts["sent"] < parts, "the parts ran out before the kills did: raise the parts"
+    assert counts.parts == {"sent": parts, "judged": parts, "not_inspected": 0, "skipped": 0}
+    assert counts.events["published"] == len(of_lines) == said["enriched"] == parts
+    assert gaps(of_lines) == []
+    assert not dead
+    assert again <= kills["forwarder"] * LOOK_AHEAD, "only a killed forwarder sends again, at most its window"
+    assert orders
+    assert len(orders) == said["work_orders"]["created"]
+    assert doubled(orders) == 0
+    assert not [name for name, victim in victims.items() if "Traceback" in victim.told()]
