@@ -209,10 +209,11 @@ class Spool:
 
         Counter and event change in one transaction, so that a drop is told once. Returns how many events were made.
         """
+        unreported = "SELECT stream, name, value FROM counts WHERE name LIKE 'unreported:%' AND value > 0"
+        if not self._db.execute(unreported).fetchone():
+            return 0
         with self._change(_ALL) as change:
-            rows = self._db.execute(
-                "SELECT stream, name, value FROM counts WHERE name LIKE 'unreported:%' AND value > 0"
-            ).fetchall()
+            rows = self._db.execute(unreported).fetchall()
             self._store(change, [make(stream, name.partition(":")[2], value) for stream, name, value in rows])
             for stream, name, value in rows:
                 change.count(stream, name, -value)

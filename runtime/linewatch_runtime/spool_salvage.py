@@ -32,6 +32,9 @@ QUARANTINE_KEPT = 5
 DAMAGED = "damaged on disk"
 """Why an event is buried whose bytes are not those that were stored."""
 
+UNKNOWN = "unknown"
+"""Stands for the streams when not even their names could be read: one drop of `damaged_unknown` is one such file."""
+
 _SIDES = ("", "-wal", "-shm")
 _AT_ONCE = 500
 _TABLES = ("numbers", "counts", "streams", "marks", "settled", "buried", "events", "sqlite_sequence")
@@ -247,7 +250,8 @@ class _Filling:
         self.result.lost = dict(lost) if self._fills is not None else None
         told = [(stream, "damaged", count) for stream, count in lost.items()]
         if self.result.lost is None:
-            told.append(("", "damaged_unknown", 1))
+            told.append((UNKNOWN, "damaged_unknown", 1))
+            self._do("INSERT OR IGNORE INTO streams VALUES (?, 0, 0)", (UNKNOWN,))
         for stream, reason, count in told:
             for name in (f"dropped:{reason}", f"unreported:{reason}"):
                 self._add(stream, name, count)

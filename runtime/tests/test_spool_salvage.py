@@ -71,7 +71,8 @@ def drain(path: Path, *, by_class: bool = True) -> Came:
         damaged = sum(one.dropped.get("damaged", 0) for one in run(worker, worker.spool.streams))
         assert not any(one.events or one.bytes for one in run(worker, worker.spool.streams))
         counts = run(worker, worker.spool.counts)
-        return Came(events, damaged, counts.get("dropped:damaged_unknown", 0), counts.get("salvages", 0))
+        unknown = run(worker, worker.spool.counts, spool_salvage.UNKNOWN)
+        return Came(events, damaged, unknown.get("dropped:damaged_unknown", 0), counts.get("salvages", 0))
     finally:
         worker.close()
 
@@ -281,7 +282,8 @@ def test_file_that_is_no_spool_is_kept_beside_a_new_one(path: Path) -> None:
 
     assert spool.append([record(1)]) == 1
     assert path.with_name("forwarder.db.damaged-1").read_bytes() == b"this is no database" * 1000
-    assert spool.counts()["unreported:damaged_unknown"] == 1
+    assert [(one.name, dict(one.dropped)) for one in spool.streams()][-1] == ("unknown", {"damaged_unknown": 1})
+    assert spool.counts("unknown")["unreported:damaged_unknown"] == 1
     spool.close()
 
 

@@ -18,7 +18,7 @@ from linewatch_capture.parts import Judged, NotInspected, Outcome, Part, Stopped
 from linewatch_capture.progress import Progress
 from linewatch_runtime.events import MINTED_EVENT_BYTES, Place, envelope, new_event_id, origin, stream_of
 from linewatch_runtime.lifecycle import wait_until
-from linewatch_runtime.spool import Record, SpoolFull, SpoolWorker
+from linewatch_runtime.spool import Record, SpoolFull, SpoolTrouble, SpoolWorker
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,7 @@ class SpoolLedger:
         source = position_of(self._source)
         marks = [(source, mark) for mark in (*arrival.skipped_marks, part.mark) if mark]
         await self._append(records, counts, marks)
+        await self._tell_drops()
         self._position = part.position
         self._tell(part, outcome, counts, event_id)
         self._appended()
@@ -77,6 +78,15 @@ class SpoolLedger:
             else:
                 self._progress.resume()
                 return
+
+    async def _tell_drops(self) -> None:
+        """An event for those that the disk has damaged: nothing that was recorded goes without a word."""
+        before = self._sequence
+        try:
+            await self._worker.run(self._worker.spool.take_unreported_drops, self._dropped_event)
+        except SpoolFull as full:
+            self._sequence = before  # no hole: the cloud would ask where the event is
+            log.warning("drops_not_told", extra={"reason": full.detail})  # with the next part
 
     def _part_event(
         self, event_id: str, part: Part, outcome: Outcome, evidence: Sequence[event_pb2.Evidence]
@@ -100,8 +110,17 @@ class SpoolLedger:
         skipped = event_pb2.PartsSkipped(origin=self._origin(part), count=count, reason=reason)
         return self._event(new_event_id(), "PartsSkipped", skipped, "", alarm=True)
 
+    def _dropped_event(self, stream: str, reason: str, count: int) -> Record:
+        self._sequence += 1  # `record` waits for it: nobody else counts now
+        dropped = event_pb2.EventsDropped(
+            origin=origin(self._place, self._epoch, self._sequence), stream=stream, count=count, reason=reason
+        )
+        log.error("events_dropped", extra={"stream": stream, "reason": reason, "count": count})
+        return self._event(new_event_id(), "EventsDropped", dropped, "", alarm=True)
+
     def _event(
-        self, event_id: str, kind: str, data: event_pb2.Inspection | event_pb2.PartsSkipped, subject: str,
+        self, event_id: str, kind: str,
+        data: event_pb2.Inspection | event_pb2.PartsSkipped | event_pb2.EventsDropped, subject: str,
         *, alarm: bool,
     ) -> Record:  # fmt: skip
         payload = envelope(event_id, kind, self._place, data, subject=subject)
@@ -148,8 +167,13 @@ class SourceMarks:
         self._source = position_of(source)
 
     async def recorded(self) -> set[str]:
-        """All of them."""
-        return await self._worker.run(self._worker.spool.marks, self._source)
+        """All of them; waits while the disk can't be read."""
+        while True:
+            try:
+                return await self._worker.run(self._worker.spool.marks, self._source)
+            except SpoolTrouble as trouble:
+                log.warning("marks_unreadable", extra={"reason": trouble.detail})
+                await asyncio.sleep(TRY_AGAIN_S)
 
     async def forget(self, marks: Collection[str]) -> bool:
         """Takes marks away. False when a full disk did not let us: try again."""

@@ -11,7 +11,7 @@ from linewatch_capture.progress import OFFLINE, Progress
 from linewatch_runtime.events import Place, stream_of
 from linewatch_runtime.lifecycle import wait_until
 from linewatch_runtime.mqtt import Connection, MqttError, Will
-from linewatch_runtime.spool import SpoolWorker
+from linewatch_runtime.spool import SpoolTrouble, SpoolWorker
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,11 @@ class StatusReporter:
     async def publish(self) -> None:
         """One status. Without a broker it is left out; the next one says the same."""
         self._progress.changed.clear()
-        payload = json.dumps(await self._worker.run(self._status)).encode()
+        try:
+            payload = json.dumps(await self._worker.run(self._status)).encode()
+        except SpoolTrouble as trouble:
+            log.error("status_unreadable", extra={"reason": trouble.detail})
+            return
         if not self._connection.connected.is_set():
             return
         try:

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -58,6 +59,50 @@ def test_no_kill_loses_or_doubles_a_part(capture, folder, inspector, spool_file,
     for epoch in {epoch for epoch, _ in places}:
         numbers = [sequence for own, sequence in places if own == epoch]
         assert numbers == list(range(1, len(numbers) + 1)), "no hole within an epoch"
+
+
+def test_what_the_disk_damaged_is_told_with_the_next_part(
+    capture, folder, inspector, spool_file, wait, a_verdict, tmp_path
+):
+    gates = {number: threading.Event() for number in (100,)}
+
+    def script(request, _context):
+        number = int(request.encoded_image.data.rpartition(b" ")[2])
+        if number in gates:
+            gates[number].wait(20)
+        return a_verdict("OK")
+
+    inspector.script = script
+    process = capture(path=folder(150))
+    wait(lambda: len(spool_file.events()) == 100)
+    process.end("kill")
+    gates[100].set()
+    with contextlib.closing(sqlite3.connect(tmp_path / "capture.db")) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    page, data = 4096, (tmp_path / "capture.db").read_bytes()
+    victim = next(
+        at for at in range(len(data) - page, 0, -page) if data[at] == 13 and b"cell_005" in data[at:][:page]
+    )
+    (tmp_path / "capture.db").write_bytes(data[:victim] + b"\xff" * page + data[victim + page :])
+
+    process = capture(path=tmp_path / "pictures")
+    wait(lambda: "spool_salvaged" in process.said())
+    wait(lambda: spool_file.counts().get("sent", 0) >= 150)
+
+    assert process.end() == 0
+    events, counts = spool_file.events(), spool_file.counts()
+    (dropped,) = [event["data"] for event in events if event["type"] == "EventsDropped"]
+    assert (dropped["stream"], dropped["reason"]) == ("predictions-line-1", "damaged")
+    assert 0 < dropped["count"] <= 8
+    assert len(parts_of(events)) == len(set(parts_of(events))) == 150 - dropped["count"]
+    assert counts["sent"] == counts["judged"] == 150, "no part is judged twice"
+    own = [
+        event["data"]["origin"]
+        for event in events
+        if event["data"]["origin"]["epoch"] == dropped["origin"]["epoch"]
+    ]
+    assert [one["sequence"] for one in own] == list(range(1, len(own) + 1)), "no hole within an epoch"
+    assert (tmp_path / "capture.db.damaged-1").exists()
 
 
 def test_what_a_live_line_skipped_adds_up_after_a_kill(
