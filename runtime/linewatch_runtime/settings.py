@@ -72,9 +72,12 @@ def service_settings(prefix: str) -> SettingsConfigDict:
 Settings = TypeVar("Settings", bound=BaseSettings)
 
 
-def load(settings: type[Settings]) -> Settings:
-    """The settings of this process. Prints what is wrong and exits with 2 when they can't be used."""
-    problems = unknown_variables(settings)
+def load(settings: type[Settings], *, is_whole: bool = True) -> Settings:
+    """The settings of this process. Prints what is wrong and exits with 2 when they can't be used.
+
+    `is_whole=False`: for a command that reads a part of a service's settings; what it does not know is the service's.
+    """
+    problems = unknown_variables(settings) if is_whole else []
     try:
         loaded = settings()
     except ValidationError as error:

@@ -16,6 +16,7 @@ from linewatch_forwarder.settings import Settings
 from linewatch_forwarder.streams.embedded import EmbeddedStreams
 from linewatch_forwarder.streams.moving import move, put_aside
 from linewatch_forwarder.streams.port import DurableStreams
+from linewatch_forwarder.streams.settings import FILES
 from linewatch_forwarder.uplinks.batches import Limits
 from linewatch_forwarder.uplinks.iot_core import IotCore
 from linewatch_forwarder.uplinks.none import NoUplink
@@ -53,10 +54,6 @@ def main() -> None:
         streams.close()
         lock.close()
     log.info("stopped")
-
-
-FILES = {"embedded": "forwarder.db", "stream_manager": "stream-manager.db"}
-"""What the streams of each kind keep in the state directory."""
 
 
 def _open_streams(settings: Settings) -> DurableStreams:

@@ -9,6 +9,9 @@ from pydantic import Field, model_validator
 from linewatch_runtime.records import WhenFull
 from linewatch_runtime.settings import Port, ServiceSettings
 
+FILES = {"embedded": "forwarder.db", "stream_manager": "stream-manager.db"}
+"""What the streams of each kind keep in the state directory."""
+
 
 class StreamSettings(ServiceSettings):
     """Where the streams are, what one line's may hold, and who loses when it is full."""
