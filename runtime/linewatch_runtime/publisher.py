@@ -4,7 +4,8 @@
 Guarantee: an event leaves the spool only when the forwarder says on topic `committed` that it is on its disk. The
 broker's own acknowledgement comes before the broker's disk and is worth nothing here (10 of 10 acknowledged messages
 were lost in a kill of mosquitto with its defaults). What is not committed after RESEND_AFTER_S is published again;
-the event id makes the repeat harmless. A full or broken disk ends nothing: what can't be settled is sent again.
+the event id makes the repeat harmless. What the broker can never take is buried, with the reason, once that is known
+(suspects.py), and holds up nothing. A full or broken disk ends nothing: what can't be settled is sent again.
 """
 
 import asyncio
@@ -15,8 +16,9 @@ import sqlite3
 import time
 
 from linewatch_runtime.lifecycle import wait_until
-from linewatch_runtime.mqtt import Connection, MqttError
+from linewatch_runtime.mqtt import Connection, MqttError, NotConnected, Refused
 from linewatch_runtime.spool import SpoolFull, SpoolWorker, Stored
+from linewatch_runtime.suspects import OF_A_PACKET, Suspects
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ class Publisher:
         self._worker = worker
         self._connection = connection
         self._in_flight: dict[str, float] = {}
+        self._suspects = Suspects()
         self._appended = asyncio.Event()
         connection.on_connected = self._in_flight.clear  # a new session: nothing is on its way any more
 
@@ -68,7 +71,9 @@ class Publisher:
                 await wait_until(self._appended, IDLE_S)
                 continue
             # Concurrent, but handed to the client in order: the broker keeps the order of one connection.
-            reasons = set(await asyncio.gather(*(self._send(stored) for stored in due))) - {""}
+            answers = await asyncio.gather(*(self._send(stored) for stored in due))
+            await self._judge(due, answers)
+            reasons = {str(answer) for answer in answers if answer is not None}
             for reason in sorted(reasons - told):
                 log.warning("publish_failed", extra={"reason": reason})
             # Once for each reason, until a round goes through: a broker that refuses us refuses every event.
@@ -82,14 +87,35 @@ class Publisher:
 
     def _due(self, rows: list[Stored]) -> list[Stored]:
         now = time.monotonic()
-        return [
+        self._suspects.forget({row.record.event_id for row in rows})
+        return self._suspects.choose([
             row
             for row in rows
             if now - self._in_flight.get(row.record.event_id, -RESEND_AFTER_S) >= RESEND_AFTER_S
-        ]
+        ])  # fmt: skip
 
-    async def _send(self, stored: Stored) -> str:
-        """Why the broker did not take it; empty when it did."""
+    async def _judge(self, sent: list[Stored], answers: list[MqttError | None]) -> None:
+        """Puts aside what the broker can never take, or it would be tried for ever, and hold up all the others."""
+        pairs = list(zip(sent, answers, strict=True))
+        self._suspects.passed(
+            row.record.event_id for row, answer in pairs if not isinstance(answer, NotConnected)
+        )
+        broken = {row.record.event_id: answer for row, answer in pairs if isinstance(answer, NotConnected)}
+        code = max((answer.code for answer in broken.values()), default=0)
+        culprit = self._suspects.broke(broken, code) if broken else ""
+        for row, answer in pairs:
+            refused = isinstance(answer, Refused) and answer.code in OF_A_PACKET
+            if not refused and row.record.event_id != culprit:
+                continue
+            reason = str(answer) if refused else f"the broker ends each connection for it: {answer}"
+            log.error("event_buried", extra={"event_id": row.record.event_id, "reason": reason})
+            try:
+                await self._worker.run(self._worker.spool.bury, row.record, reason)
+            except (SpoolFull, sqlite3.Error) as error:
+                log.error("bury_failed", extra={"reason": str(error)})  # found out again, then buried again
+
+    async def _send(self, stored: Stored) -> MqttError | None:
+        """Why the broker did not take it; None when it did."""
         record = stored.record
         self._in_flight[record.event_id] = time.monotonic()
         try:
@@ -97,8 +123,8 @@ class Publisher:
             await self._connection.publish(record.topic, record.payload, needs_subscriber=True)
         except MqttError as error:
             self._in_flight.pop(record.event_id, None)
-            return str(error)
-        return ""
+            return error
+        return None
 
     async def _settle(self) -> None:
         trouble = ""

@@ -225,3 +225,42 @@ async def test_all_is_sent_again_after_the_broker_was_killed(broker: Broker, tmp
 
         await commit(forwarder.connection, forwarder.ids)
         await until(lambda: left(worker) == 0, "all are settled")
+
+
+@pytest.mark.parametrize("limit", ["max_packet_size 4000", "message_size_limit 4000"])
+async def test_event_that_the_broker_can_never_take_is_buried_and_holds_up_no_other(
+    tmp_path: Path, limit: str
+) -> None:
+    """Announced at connect, or not: then each publish of it ended the connection, and all others with it, for ever."""
+    if MOSQUITTO_PROGRAM is None:
+        pytest.skip(NO_MOSQUITTO)
+    strict = Broker(
+        MOSQUITTO, tmp_path / "strict",
+        f"listener {{port}} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 100000\n{limit}\n",
+    )  # fmt: skip
+    events = [event(number) for number in range(60)]
+    large = event(60)
+    large = Record(large.event_id, large.stream, TOPIC, large.payload[:-1] + b',"x":"' + b"y" * 5000 + b'"}')
+    with running(strict):
+        async with (
+            listening(strict.endpoint("forwarder"), TOPIC) as forwarder,
+            producing(strict, tmp_path) as (worker, _, connection),
+        ):
+            await worker.run(worker.spool.append, [*events[:20], large, *events[20:]])
+
+            await until(lambda: buried(worker), "it is buried", 90)
+            await until(lambda: len(set(forwarder.ids)) == 60, "all others arrive", 60)
+
+            ((event_id, reason),) = buried(worker)
+            assert event_id == large.event_id
+            assert ("0x95" in reason) if "packet" in limit else ("ends each connection" in reason)
+            assert not connection.twin
+            await commit(
+                forwarder.connection, [one.event_id for one in events]
+            )  # one message, not over the limit
+            await until(lambda: left(worker) == 0, "all are settled")
+
+
+def buried(worker: SpoolWorker) -> list[tuple[str, str]]:
+    letters = worker._thread.submit(worker.spool.buried).result()
+    return [(one.event_id, reason) for _, one, reason in letters]
