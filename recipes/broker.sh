@@ -7,3 +7,5 @@ bounded "$(left)" docker run --rm --name "$LW_NAME-secrets" --network none --rea
   --tmpfs /mosquitto/data --tmpfs /mosquitto/log -v "$d/secrets:/secrets" \
   "$LW_IMAGE" make-secrets $(echo "$LW_CLIENTS" | tr ', ' '  ') || exit 1
 set -- "$@" --tmpfs /mosquitto/log -v "$d/state/broker:/mosquitto/data" -v "$d/secrets/broker:/run/linewatch:ro"
+# For what is on the host's network, such as a forwarder that uses Stream Manager; of this device only.
+[ -z "$LW_LOOPBACK" ] || set -- "$@" -p "127.0.0.1:$LW_LOOPBACK:1883"

@@ -22,4 +22,5 @@ until answers; do
   [ "$(left)" -gt 1 ] || fail "Docker does not answer: see 'systemctl status docker'" || exit 1
   sleep 2 || exit 0
 done
-set --
+# The arguments of `docker run`; the first two are the name in the containers' network.
+set -- --network-alias "$LW_PART"

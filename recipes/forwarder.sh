@@ -17,4 +17,13 @@ else
   set -- "$@" -v "$d/uplink:/run/uplink:ro" -e FORWARDER_UPLINK_CA_FILE=/run/uplink/ca.pem \
     -e FORWARDER_UPLINK_CERTIFICATE_FILE=/run/uplink/certificate.pem -e FORWARDER_UPLINK_KEY_FILE=/run/uplink/key.pem
 fi
-set -- "$@" @SETTINGS@
+# Stream Manager listens on the host's loopback only: the host's network, where the broker is its published port.
+if [ "$FORWARDER_STREAMS" = stream_manager ]; then
+  LW_NETWORK=host
+  shift 2
+  set -- "$@" -e FORWARDER_MQTT_HOST=127.0.0.1 -e AWS_CONTAINER_AUTHORIZATION_TOKEN
+fi
+# Capture's pictures are only read; what is uploaded, and what open work orders hold, is noted beside them.
+mkdir -p "$d/evidence" "$d/evidence-state" && chown 10001:10001 "$d/evidence-state" || exit 1
+set -- "$@" -v "$d/evidence:/var/lib/linewatch/evidence:ro" -v "$d/evidence-state:/var/lib/linewatch/evidence-state" \
+  -e FORWARDER_EVIDENCE_DIR=/var/lib/linewatch/evidence @SETTINGS@

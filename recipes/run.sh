@@ -25,7 +25,7 @@ while :; do
   docker run --rm --init --name "$LW_NAME" --label "$own" --read-only --user 10001:10001 --cap-drop ALL \
     --security-opt no-new-privileges --pids-limit 128 --memory "$LW_MEMORY" --memory-swap "$LW_MEMORY" \
     --tmpfs /tmp:mode=1777,size=16m --stop-timeout 12 --log-driver local --log-opt max-size=10m --log-opt max-file=3 \
-    --network "$LW_NETWORK" --network-alias "$LW_PART" "$@" "$LW_IMAGE"
+    --network "$LW_NETWORK" "$@" "$LW_IMAGE"
   code=$?
   # The engine's end is no failure of this component, and three within an hour would break it. 125 is Docker's own code:
   # of a container that ran, the engine was lost, though by now it may be back.

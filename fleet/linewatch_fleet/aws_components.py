@@ -56,7 +56,9 @@ def wanted(environment: Environment, present: Iterable[str], runtime: str) -> li
     names = [NUCLEUS_LITE] if runtime == LITE else [NUCLEUS, CLI, LOGS]
     if PRIVATE_ECR.match(environment.registry_host):
         names += [DOCKER, TOKENS]
-    # Nothing of ours needs Stream Manager; where somebody else has it, it must not move either.
+    if environment.configuration.get("io.linewatch.Forwarder", {}).get("Streams") == "stream_manager":
+        names.append(STREAMS)  # a recipe's dependencies can't follow its configuration, a deployment can
+    # Otherwise nothing of ours needs Stream Manager; where somebody else has it, it must not move either.
     names += [name for name in (DOCKER, TOKENS, STREAMS) if name in there and name not in names]
     names += [name for name in environment.components if name.startswith(AWS_OWN) and name not in names]
     return [name for name in names if environment.components.get(name) != ""]

@@ -81,6 +81,13 @@ def test_aws_components_are_pinned_and_do_not_move_by_themselves(aws: AwsAccount
     assert "aws.greengrass.Cli" not in after
 
 
+def test_a_forwarder_on_stream_manager_brings_it_into_the_deployment(aws: AwsAccount) -> None:
+    aws.write_fleet(configuration={"io.linewatch.Forwarder": {"Streams": "stream_manager"}})
+    result = deploy(aws, "--release", published(aws, "0.2.0"))
+    assert result.exit_code == 0, result.stderr
+    assert versions(aws.latest())["aws.greengrass.StreamManager"].startswith("2.3.")
+
+
 def test_a_pin_that_aws_does_not_have_is_refused_with_those_it_has(aws: AwsAccount) -> None:
     aws.write_fleet(components={"aws.greengrass.Nucleus": "2.99.0"})
     result = deploy(aws, "--release", published(aws, "0.2.0"))

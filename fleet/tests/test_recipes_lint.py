@@ -153,7 +153,9 @@ BROKEN: list[tuple[str, list[str], Callable[[dict[str, Any]], None]]] = [
     ("restart-policy", SERVICES, replaced("--rm --init", "--restart=always --init")),
     ("terminal", SERVICES, replaced("--rm --init", "-it --rm --init")),
     ("privileged-container", SERVICES, replaced("--rm --init", "--privileged --rm --init")),
-    ("host-network", SERVICES, replaced('--network "$LW_NETWORK"', "--network host")),
+    # Of the forwarder the rule sees that it passes Stream Manager's token on, which is a right to the host's network.
+    ("host-network", [name for name in SERVICES if name != "io.linewatch.Forwarder"],
+     replaced('--network "$LW_NETWORK"', "--network host")),
     ("docker-socket-mounted", SERVICES, replaced("--rm --init", "-v /var/run/docker.sock:/d.sock --rm --init")),
     ("pulls-always", SERVICES, replaced("--rm --init", "--pull always --rm --init")),
     ("published-everywhere", ["io.linewatch.Console"], replaced("127.0.0.1:$LW_PORT:8080", "$LW_PORT:8080")),

@@ -83,6 +83,33 @@ def test_a_service_runs_hardened_from_its_own_image(device: Device, name: str) -
 
 
 @pytest.mark.parametrize("name", SERVICES)
+def test_a_container_has_its_name_in_the_network(device: Device, name: str) -> None:
+    device.run(name, step_of(name))
+
+    arguments = device.service["arguments"]
+    part = OURS[name].recipe["Lifecycle"]["all"]["Setenv"]["LW_PART"]
+    assert [arguments[i + 1] for i, one in enumerate(arguments) if one == "--network-alias"] == [part]
+
+
+def test_a_forwarder_on_stream_manager_is_on_the_hosts_network_and_finds_the_broker_there(device: Device) -> None:
+    device.run("Forwarder", "startup", {"Streams": "stream_manager"})
+
+    arguments = device.service["arguments"]
+    assert arguments[arguments.index("--network") + 1] == "host"
+    assert "--network-alias" not in arguments, "Docker refuses one on the host's network"
+    hosts = [one for one in arguments if one.startswith("FORWARDER_MQTT_HOST=")]
+    assert hosts[-1] == "FORWARDER_MQTT_HOST=127.0.0.1", "of two Docker takes the last"
+    assert {"FORWARDER_STREAMS", "AWS_CONTAINER_AUTHORIZATION_TOKEN"} <= set(arguments)
+
+
+def test_the_broker_is_on_the_hosts_loopback_only_where_it_is_asked_for(device: Device) -> None:
+    device.run("Broker", "run", {"Port": "1883"})
+    arguments = device.service["arguments"]
+
+    assert arguments[arguments.index("-p") + 1] == "127.0.0.1:1883:1883"
+
+
+@pytest.mark.parametrize("name", SERVICES)
 def test_the_old_container_goes_before_the_new_one_comes(device: Device, name: str) -> None:
     container = "linewatch-capture-2" if name == "Capture2" else f"linewatch-{name.lower()}"
     device.run(name, step_of(name), DOCKER_OLD=container)
@@ -196,8 +223,10 @@ def test_only_what_writes_evidence_may_write_it_and_the_console_only_reads(devic
 
     evidence = {name: [one for one in found if "/evidence" in one] for name, found in mounts.items()}
     place = f"{device.directory}/evidence:/var/lib/linewatch/evidence"
+    notes = f"{device.directory}/evidence-state:/var/lib/linewatch/evidence-state"
     assert evidence == {
-        "Capture": [place], "Capture2": [place], "Console": [f"{place}:ro"], "Forwarder": [], "Inference": [],
+        "Capture": [place, f"{notes}:ro"], "Capture2": [place, f"{notes}:ro"], "Console": [f"{place}:ro"],
+        "Forwarder": [f"{place}:ro", notes], "Inference": [],
     }  # fmt: skip
     for name, found in mounts.items():
         user = {"Capture": "line-1", "Capture2": "line-2"}.get(name, name.lower())
