@@ -91,7 +91,9 @@ def test_a_container_has_its_name_in_the_network(device: Device, name: str) -> N
     assert [arguments[i + 1] for i, one in enumerate(arguments) if one == "--network-alias"] == [part]
 
 
-def test_a_forwarder_on_stream_manager_is_on_the_hosts_network_and_finds_the_broker_there(device: Device) -> None:
+def test_a_forwarder_on_stream_manager_is_on_the_hosts_network_and_finds_the_broker_there(
+    device: Device,
+) -> None:
     device.run("Forwarder", "startup", {"Streams": "stream_manager"})
 
     arguments = device.service["arguments"]
