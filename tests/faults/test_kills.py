@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Producer, broker and forwarder under kill -9 while events flow to a cloud that counts, and is never killed.
+"""R1: producer, broker and forwarder die at fixed points where a guarantee sits, and at random ones.
 
-Beside it stands the control that must fail: at one fixed crash point a producer that trusts the broker's
-acknowledgement loses events, and ours loses none. Without it a green kill test could be blind.
+The cloud counts and is never killed. Beside it stands the control that must fail: at one fixed crash point a producer
+that trusts the broker's acknowledgement loses events, and ours loses none. Without it a green kill test could be blind.
+The random kills of everything at once, with mosquitto, are in test_plant_kills.py; here the demo's embedded broker dies.
 
 Guards: runtime/linewatch_runtime/{spool,mqtt,publisher}.py, services/forwarder.
 """
 
 import asyncio
-import importlib.util
+import contextlib
 import random
 import sqlite3
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -20,7 +21,6 @@ import pytest
 from brokers import (
     AT_THE_CLOUD,
     EMBEDDED,
-    MOSQUITTO,
     STATION,
     Broker,
     Child,
@@ -32,6 +32,9 @@ from brokers import (
     running,
     until,
 )
+from faults.gate import DOWN, UP, gate_before
+from faults.producer import event_id
+from faults.sink import sinking
 from forwarding import Forwarder
 
 from linewatch_forwarder.delivery import LOOK_AHEAD
@@ -41,32 +44,25 @@ from linewatch_runtime.spool import Record, Spool, SpoolWorker
 
 pytestmark = [pytest.mark.faults, pytest.mark.anyio]
 
-KILLS = 20
-COUNT = 3000
+COUNT = 1500
 RATE = 150.0
 SEED = 20261121
 EVENTS = "linewatch/v1/+/+/+/inspection"
+STREAM = "predictions-line-1"
 
 PRODUCER = Path(__file__).with_name("producer.py")
 
 
-def producer_module():
-    spec = importlib.util.spec_from_file_location("producer", PRODUCER)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def producer(folder: Path, port: int) -> Child:
+def producer(folder: Path, port: int, count: int) -> Child:
     """The producing process; its spool is folder/capture.db."""
-    arguments = {"--port": port, "--spool": folder / "capture.db", "--count": COUNT, "--rate": RATE}
+    arguments = {"--port": port, "--spool": folder / "capture.db", "--count": count, "--rate": RATE}
     command = [sys.executable, PRODUCER, *(part for pair in arguments.items() for part in pair)]
     return Child(command, folder / "producer.log")
 
 
-async def kill_each(victims: list[Child], chance: random.Random) -> None:
-    """Kills every victim KILLS times, in random order at random moments, and starts it again at once."""
-    order = [victim for victim in victims for _ in range(KILLS)]
+async def kill_each(victims: list[Child], kills: int, chance: random.Random) -> None:
+    """Kills every victim so often, in random order at random moments, and starts it again at once."""
+    order = [victim for victim in victims for _ in range(kills)]
     chance.shuffle(order)
     for victim in order:
         await asyncio.sleep(chance.uniform(0.05, 0.8))  # where it dies is the point of the test
@@ -77,50 +73,117 @@ async def kill_each(victims: list[Child], chance: random.Random) -> None:
 
 def count_of(spool: Path, name: str, stream: str) -> int:
     """A count from a spool's file, read beside the process that owns it."""
-    with sqlite3.connect(f"file:{spool}?mode=ro", uri=True) as db:
+    with contextlib.closing(sqlite3.connect(f"file:{spool}?mode=ro", uri=True, timeout=10)) as db:
         row = db.execute("SELECT value FROM counts WHERE stream = ? AND name = ?", (stream, name)).fetchone()
-    db.close()
     return row[0] if row else 0
 
 
-@pytest.mark.parametrize("kind", [MOSQUITTO, EMBEDDED])
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(900)
 async def test_nothing_is_lost_when_every_process_is_killed_again_and_again(
-    kind: str, cloud: Cloud, tmp_path: Path
+    cloud: Cloud, tmp_path: Path, tally, long: bool
 ) -> None:
-    broker = Broker(kind, tmp_path / "broker")
+    kills, count = (50, 12_000) if long else (6, COUNT)
+    broker = Broker(EMBEDDED, tmp_path / "broker")
     forwarder = Forwarder(tmp_path, broker.port, **cloud.settings())
-    victims: list[Child] = [broker, forwarder, producer(tmp_path, broker.port)]
+    victims: list[Child] = [broker, forwarder, producer(tmp_path, broker.port, count)]
+    expected = [event_id(number) for number in range(count)]
     try:
-        async with listening(cloud.endpoint("rule"), *AT_THE_CLOUD) as rule:
+        async with sinking(cloud.endpoint("rule"), AT_THE_CLOUD) as sink:
             for victim in victims:
                 victim.start()
-            await until(lambda: rule.heard, "the first event arrives", 20)
+            await until(lambda: sink.first, "the first event arrives", 40)
 
-            await kill_each(victims, random.Random(SEED))
+            await kill_each(victims, kills, random.Random(SEED))
 
-            before_the_rest = len(set(rule.ids))
-            expected = {producer_module().event_id(number) for number in range(COUNT)}
-            await until(lambda: expected <= set(rule.ids), "every event arrives", 60)
-            assert set(rule.ids) == expected
-            assert before_the_rest > COUNT / 10, "the kills fell while nothing flowed"
+            before_the_rest = len(sink.first)
+            await until(lambda: not sink.lacks(expected), "every event arrives", 120)
             await until(
-                lambda: count_of(forwarder.state_dir / "forwarder.db", "settled", "predictions-line-1") == COUNT,
-                "the forwarder has let every event go",
+                lambda: count_of(forwarder.state_dir / "forwarder.db", "settled", STREAM) == count,
+                "the forwarder has let every event go", 40,
             )  # fmt: skip
     finally:
         for victim in victims:
             victim.kill()
-    assert count_of(tmp_path / "capture.db", "made", "") == COUNT
-    assert count_of(forwarder.state_dir / "forwarder.db", "stored", "predictions-line-1") == COUNT
-    repeats = len(rule.ids) - COUNT
-    print(
-        f"{kind}: {COUNT} events, {len(victims) * KILLS} kills ({before_the_rest} events arrived meanwhile), 0 lost, {repeats} repeats at the cloud"
-    )
-    assert repeats <= KILLS * LOOK_AHEAD, (
+    stored = count_of(forwarder.state_dir / "forwarder.db", "stored", STREAM)
+    tally.accepted, tally.lost, tally.doubled = count, len(sink.lacks(expected)), stored - count
+    tally.note = f"{len(victims) * kills} kills, {before_the_rest} events arrived meanwhile; {sink.repeats} repeats at the cloud"
+    assert sink.first.keys() == set(expected)
+    assert before_the_rest > count / 10, "the kills fell while nothing flowed"
+    assert count_of(tmp_path / "capture.db", "made", "") == count
+    assert stored == count
+    assert sink.repeats <= kills * LOOK_AHEAD, (
         "only a killed forwarder sends again, at most what one turn chooses from"
     )
     assert not [victim.told() for victim in victims if "Traceback" in victim.told()]
+
+
+# --- where a guarantee sits -------------------------------------------------------------------------------------------
+
+
+async def test_forwarder_that_dies_between_its_commit_and_telling_anybody_stores_each_event_once(
+    mosquitto: Broker, cloud: Cloud, tmp_path: Path, tally
+) -> None:
+    events = [inspection(number) for number in range(1, 31)]
+    async with gate_before(mosquitto.port) as gate, sinking(cloud.endpoint("rule"), AT_THE_CLOUD) as sink:
+        forwarder = Forwarder(tmp_path, gate.port, **cloud.settings())
+        spool = forwarder.state_dir / "forwarder.db"
+        with running(forwarder):
+            await until(lambda: len(forwarder.events("mqtt_connected")) >= 3, "it is connected", 40)
+            gate.hold(UP)
+            async with producing(mosquitto, tmp_path, trusting=False) as capture:
+                await capture.run(capture.spool.append, _records(events))
+                await until(lambda: count_of(spool, "stored", STREAM) == 30, "all are on its disk", 40)
+
+                forwarder.kill()
+                assert len(await capture.run(capture.spool.oldest, 100)) == 30, (
+                    "the producer was told nothing"
+                )
+
+                gate.open()
+                forwarder.start()
+                await until(
+                    lambda: not capture._thread.submit(capture.spool.oldest, 1).result(), "it is told", 40
+                )
+            await until(lambda: not sink.lacks([name for name, _ in events]), "every event arrives", 40)
+        stored = count_of(spool, "stored", STREAM)
+    tally.accepted, tally.lost, tally.doubled = 30, 0, stored - 30
+    tally.note = f"{sink.repeats} repeats at the cloud"
+    assert stored == 30
+    assert sink.repeats <= LOOK_AHEAD
+
+
+async def test_forwarder_that_dies_before_it_hears_the_cloud_sends_again_and_loses_nothing(
+    mosquitto: Broker, cloud: Cloud, tmp_path: Path, tally
+) -> None:
+    events = [inspection(number) for number in range(1, 31)]
+    async with gate_before(cloud.port) as gate, sinking(cloud.endpoint("rule"), AT_THE_CLOUD) as sink:
+        forwarder = Forwarder(tmp_path, mosquitto.port, **cloud.settings(gate.port))
+        spool = forwarder.state_dir / "forwarder.db"
+        with running(forwarder):
+            await until(lambda: len(forwarder.events("mqtt_connected")) >= 3, "it is connected", 40)
+            gate.hold(DOWN)
+            async with producing(mosquitto, tmp_path, trusting=False) as capture:
+                await capture.run(capture.spool.append, _records(events))
+                await until(lambda: sink.first, "the cloud has the first ones", 40)
+                accepted = len(sink.first)
+                assert count_of(spool, "settled", STREAM) == 0, "and the forwarder does not know"
+
+                forwarder.kill()
+                gate.open()
+                forwarder.start()
+                await until(lambda: not sink.lacks([name for name, _ in events]), "every event arrives", 60)
+            await until(lambda: count_of(spool, "settled", STREAM) == 30, "it has let them go", 40)
+            await until(
+                lambda: sink.repeats, f"what the cloud had, {accepted} events and more, comes again", 40
+            )
+    tally.accepted, tally.lost = 30, len(sink.lacks([name for name, _ in events]))
+    tally.note = f"{sink.repeats} repeats at the cloud"
+    assert tally.lost == 0
+    assert sink.repeats <= LOOK_AHEAD
+
+
+def _records(events: Sequence[tuple[str, bytes]]) -> list[Record]:
+    return [Record(name, STREAM, STATION.topic("inspection"), payload) for name, payload in events]
 
 
 # --- the control ------------------------------------------------------------------------------------------------------
@@ -169,10 +232,7 @@ async def _lost_when_the_broker_dies_after_its_acknowledgements(
                 listening(broker.endpoint("witness"), EVENTS) as witness,
                 producing(broker, folder, trusting=trusting) as worker,
             ):
-                records = [
-                    Record(name, "line-1", STATION.topic("inspection"), payload) for name, payload in events
-                ]
-                await worker.run(worker.spool.append, records)
+                await worker.run(worker.spool.append, _records(events))
                 await until(lambda: len(set(witness.ids)) == 30, "the broker had them all")
                 if trusting:
                     await until(
@@ -196,19 +256,19 @@ async def _arrives(rule: Listener, event_id: str) -> None:
     await until(lambda: event_id in rule.ids, "an event after the restart arrives", 40)
 
 
-async def test_broker_that_dies_after_its_acknowledgements_costs_us_nothing(
-    broker: Broker, cloud: Cloud, tmp_path: Path
+async def test_broker_that_dies_after_its_acknowledgements_costs_us_nothing_and_the_control_everything(
+    broker: Broker, cloud: Cloud, tmp_path: Path, tally
 ) -> None:
-    lost = await _lost_when_the_broker_dies_after_its_acknowledgements(
-        broker, cloud, tmp_path, trusting=False
+    ours, control = tmp_path / "ours", tmp_path / "control"
+    ours.mkdir()
+    control.mkdir()
+
+    lost = await _lost_when_the_broker_dies_after_its_acknowledgements(broker, cloud, ours, trusting=False)
+    lost_by_the_control = await _lost_when_the_broker_dies_after_its_acknowledgements(
+        broker, cloud, control, trusting=True
     )
 
+    tally.accepted, tally.lost, tally.control_lost = 30, len(lost), len(lost_by_the_control)
+    tally.note = "the broker dies after its acknowledgements; the control deletes on them"
     assert not lost
-
-
-async def test_control_a_producer_that_trusts_the_broker_loses_events_at_the_same_point(
-    broker: Broker, cloud: Cloud, tmp_path: Path
-) -> None:
-    lost = await _lost_when_the_broker_dies_after_its_acknowledgements(broker, cloud, tmp_path, trusting=True)
-
-    assert lost, "the control must lose events, or the tests beside it see nothing"
+    assert lost_by_the_control, "the control must lose events, or the tests beside it see nothing"

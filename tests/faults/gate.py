@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A gate in a TCP connection: what passes a fixed point can be held there, so that a process dies exactly at it.
+
+    hold(UP)                    from now on nothing goes from the client to the server
+    hold(UP, b"SendMessage")    nothing, from the first packet on that contains these bytes
+
+`held` is set once something waits at the gate. Kill the process then: what it did before is done, what came after
+is not.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+UP, DOWN = "up", "down"
+CHUNK = 64 * 1024
+
+
+class Gate:
+    """Relays every connection to the target; open until it is told to hold."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._marks: dict[str, bytes] = {}
+        self._shut: set[str] = set()
+        self._relays: set[asyncio.Task[None]] = set()
+        self.port = 0
+        self.held = asyncio.Event()
+
+    def hold(self, direction: str, mark: bytes = b"") -> None:
+        """Holds this direction, at once or from the mark on."""
+        self.held.clear()
+        if mark:
+            self._marks[direction] = mark
+        else:
+            self._shut.add(direction)
+
+    def open(self) -> None:
+        """Lets new connections through; those that were held are gone with their process."""
+        self._marks.clear()
+        self._shut.clear()
+        for relay in self._relays:
+            relay.cancel()
+
+    async def relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._relays.add(task)
+        far = None
+        try:
+            far_reader, far = await asyncio.open_connection("127.0.0.1", self._target)
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._copy(UP, reader, far), name=UP)
+                both.create_task(self._copy(DOWN, far_reader, writer), name=DOWN)
+        except (OSError, ExceptionGroup, asyncio.CancelledError):
+            pass  # either end may go at any time; both are closed below
+        finally:
+            self._relays.discard(task)
+            for end in (writer, far):
+                if end is not None:
+                    end.close()
+
+    async def _copy(self, direction: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        before = b""
+        while chunk := await reader.read(CHUNK):
+            mark = self._marks.get(direction)
+            if mark and mark in before + chunk:
+                self._shut.add(direction)
+            before = chunk[-64:]
+            if direction in self._shut:
+                self.held.set()
+                await asyncio.Event().wait()
+            writer.write(chunk)
+            await writer.drain()
+        raise ConnectionResetError  # one end closed: close both
+
+    async def end(self) -> None:
+        """Ends every relay."""
+        for relay in self._relays:
+            relay.cancel()
+        if self._relays:
+            await asyncio.wait(self._relays, timeout=5)
+
+
+@asynccontextmanager
+async def gate_before(port: int) -> AsyncIterator[Gate]:
+    """A gate on a port of its own, before this port of loopback."""
+    gate = Gate(port)
+    server = await asyncio.start_server(gate.relay, "127.0.0.1", 0)
+    gate.port = server.sockets[0].getsockname()[1]
+    try:
+        yield gate
+    finally:
+        server.close()
+        await gate.end()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(server.wait_closed(), 5)
