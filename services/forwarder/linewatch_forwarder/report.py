@@ -140,6 +140,7 @@ class Report:
             uplink=UplinkView(
                 connected, self._since, now - self._since_monotonic,
                 self._uplink.trouble or self._delivery.trouble, self._beside.certificate_days(),
+                self._delivery.handed_over, self._uplink.resend_window_s,
             ),
             streams=[self._view(one) for one in self._states],
             drain=self._retentions.drain,

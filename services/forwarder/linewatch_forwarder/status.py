@@ -33,6 +33,8 @@ class UplinkView:
         for_s: seconds that it has been so, by a clock that does not jump.
         detail: why events are not accepted, for people.
         certificate_days: left of this device's certificate; None where there is none, or it can't be read.
+        handed_over: events that somebody took who may still lose them, kept here for now.
+        resend_window_s: for how long; 0 where what the uplink took is in the cloud.
     """
 
     connected: bool
@@ -40,6 +42,17 @@ class UplinkView:
     for_s: float
     detail: str = ""
     certificate_days: float | None = None
+    handed_over: int = 0
+    resend_window_s: float = 0.0
+
+    @property
+    def promise(self) -> str:
+        """What it means that an event was delivered, for people."""
+        if not self.resend_window_s:
+            return "delivered is accepted by the cloud"
+        return (
+            f"delivered is taken by the nucleus, which may lose it; sent again for {self.resend_window_s:g} s"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +121,8 @@ def _told(look: Look, most_streams: int) -> dict[str, object]:
             "for_s": round(look.uplink.for_s, 1),
             "detail": look.uplink.detail[:LONGEST_TEXT],
             "certificate_days": _rounded(look.uplink.certificate_days),
+            "promise": look.uplink.promise,
+            "handed_over": look.uplink.handed_over,
         },
         "drain": {
             "state": look.drain.state,

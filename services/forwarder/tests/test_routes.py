@@ -233,6 +233,20 @@ async def test_a_bus_in_trouble_holds_nothing_that_it_has_not_to_take(
     assert [one for one in bus.took if one in ids(engine)] == ids(engine)
 
 
+async def test_an_answer_after_the_turn_is_seen_though_nothing_else_is_left_to_offer(
+    worker: SpoolWorker, core: Scripted, bus: Scripted
+) -> None:
+    """It was not: the events in hand stayed held, the flow offered nothing, and so nobody looked at the answer."""
+    bus.gate.clear()
+    await store(worker, *[engine_event() for _ in range(3)])
+    uplink = routed(core, bus)
+    async with delivering(worker, uplink):
+        await until(lambda: uplink.held, "the turn is over, the answer is not there")
+        bus.gate.set()
+        await until(lambda: not waiting(worker), "settled", 5)
+    assert len(bus.sent) == 3
+
+
 async def test_engine_events_go_while_the_main_sink_has_no_connection(
     worker: SpoolWorker, core: Scripted, bus: Scripted
 ) -> None:

@@ -36,13 +36,22 @@ LOOK = Look(
 )
 
 
+def test_status_says_when_delivered_is_worth_less() -> None:
+    weaker = UplinkView(connected=True, since="", for_s=5.0, handed_over=7, resend_window_s=120.0)
+
+    told = json.loads(payload(Look("online", "", weaker)))["uplink"]
+
+    assert told["promise"] == "delivered is taken by the nucleus, which may lose it; sent again for 120 s"
+    assert told["handed_over"] == 7
+
+
 def test_status_tells_all_that_an_operator_asks() -> None:
     assert json.loads(payload(LOOK)) == {
         "state": "offline-uplink",
         "at": "2026-11-21T04:00:00.000Z",
         "uplink": {
             "connected": False, "since": "2026-11-21T03:00:00.000Z", "for_s": 3600.1, "detail": "why",
-            "certificate_days": 30.0,
+            "certificate_days": 30.0, "promise": "delivered is accepted by the cloud", "handed_over": 0,
         },
         "drain": {"state": "stopped", "rate_per_s": 110.0, "seconds": 10.0},
         "dead_letters": {

@@ -67,7 +67,15 @@ class Sink:
     @property
     def is_soon_free(self) -> bool:
         """Whether waiting for it is better than looking past what it has to take."""
-        return self.is_free or (self.sending is not None and time.monotonic() < self.began_at + SLOW_S)
+        if self.sending is None:
+            return self.is_free
+        return self.sending.done() or time.monotonic() < self.began_at + SLOW_S
+
+    def is_busy_with(self, event_id: str) -> bool:
+        """Whether it is being sent this event now. With an answer that nobody has seen yet it is not: the event has to
+        be offered for that, and the flow may have no other.
+        """
+        return self.sending is not None and not self.sending.done() and event_id in self.in_hand
 
     @property
     def trouble(self) -> str:
@@ -180,7 +188,7 @@ class Routes:
         return {
             event_id
             for event_id, sinks in self._waiting.items()
-            if not any(one.name in soon and event_id not in one.in_hand for one in sinks)
+            if not any(one.name in soon and not one.is_busy_with(event_id) for one in sinks)
         }
 
     async def run(self) -> None:
