@@ -4,6 +4,7 @@
 import asyncio
 import json
 import logging
+import os
 import sys
 
 from linewatch_forwarder.delivery import Delivery
@@ -18,14 +19,20 @@ from linewatch_forwarder.streams.moving import move, put_aside
 from linewatch_forwarder.streams.port import DurableStreams
 from linewatch_forwarder.streams.settings import FILES
 from linewatch_forwarder.uplinks.batches import Limits
+from linewatch_forwarder.uplinks.certificates import Certificates
+from linewatch_forwarder.uplinks.credentials import aws_session
+from linewatch_forwarder.uplinks.event_bus import EventBus, client_maker
+from linewatch_forwarder.uplinks.greengrass_ipc import GreengrassIpc
 from linewatch_forwarder.uplinks.iot_core import IotCore
 from linewatch_forwarder.uplinks.none import NoUplink
 from linewatch_forwarder.uplinks.port import Uplink
+from linewatch_forwarder.uplinks.routes import Routes, Sink, is_for_bus, is_for_iot_core
 from linewatch_runtime import logs
 from linewatch_runtime.health import Heartbeat
 from linewatch_runtime.lifecycle import stop_on_signals
 from linewatch_runtime.mqtt import Connection, Endpoint, Subscriptions, Tls, Will
 from linewatch_runtime.nucleus import Nucleus
+from linewatch_runtime.nucleus_ipc import SOCKET_VARIABLE, TOKEN_VARIABLE, NucleusIpc
 from linewatch_runtime.settings import EXIT_BAD_SETTINGS, load
 from linewatch_runtime.spool import Spool, SpoolDamaged, SpoolWorker, StreamLimit
 from linewatch_runtime.state_dir import lock_state_dir
@@ -115,8 +122,9 @@ async def _serve(settings: Settings, streams: DurableStreams) -> None:
     )
     will = Will(place.topic("status"), json.dumps({"state": "offline"}).encode())
     speaker = Connection(_local(settings, "speaker"), will=will)
-    connection = _to_the_cloud(settings)
-    uplink = _uplink(settings, connection)
+    certificates = _certificates(settings)
+    connection = _to_the_cloud(settings, certificates)
+    uplink = _uplink(settings, connection, certificates)
     delivery = Delivery(streams, uplink, settings.uplink_rate, bytes_per_s=settings.uplink_bytes_per_s)
     intake = Intake(listener, speaker, streams, delivery.wake)
     heartbeat = Heartbeat(settings.heartbeat_file)
@@ -127,7 +135,12 @@ async def _serve(settings: Settings, streams: DurableStreams) -> None:
 
     evidence = _open_evidence(settings, uplink, delivery, connection)
     retentions = Retentions(settings.stream_max_age_s, settings.file_max_bytes * FILE_SHARE)
-    beside = Beside(twin=lambda: listener.twin or speaker.twin, evidence=evidence.told)
+    clients = [one for one in (listener, speaker, connection) if one is not None]
+    beside = Beside(
+        twin=lambda: next((one.twin for one in clients if one.twin), ""),
+        certificate_days=lambda: certificates.days_left if certificates else None,
+        evidence=evidence.told,
+    )
     report = Report(
         place, streams, speaker, uplink, intake, delivery, heartbeat, ready, epoch, retentions, beside
     )
@@ -161,24 +174,49 @@ def _local(settings: Settings, role: str) -> Endpoint:
     )  # fmt: skip
 
 
-def _to_the_cloud(settings: Settings) -> Connection | None:
-    """The connection to IoT Core, where the uplink is one; what open work orders hold is heard on it, too."""
+def _certificates(settings: Settings) -> Certificates | None:
+    """Of the uplink, where it is mutual TLS."""
+    files = (settings.uplink_ca_file, settings.uplink_certificate_file, settings.uplink_key_file)
     if settings.uplink != "mqtt":
         return None
-    assert settings.uplink_ca_file is not None  # settings check it
-    tls = Tls(settings.uplink_ca_file, settings.uplink_certificate_file, settings.uplink_key_file)
+    ca, certificate, key = (path for path in files if path is not None)  # settings check them
+    try:
+        return Certificates(ca, certificate, key)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        sys.exit(EXIT_BAD_SETTINGS)
+
+
+def _to_the_cloud(settings: Settings, certificates: Certificates | None) -> Connection | None:
+    """The connection to IoT Core, where the uplink is one; what open work orders hold is heard on it, too."""
+    if certificates is None:
+        return None
     endpoint = Endpoint(
-        settings.uplink_host, settings.uplink_port, settings.client_id, tls=tls, role="forwarder-uplink"
+        settings.uplink_host,
+        settings.uplink_port,
+        settings.client_id,
+        tls=certificates,
+        role="forwarder-uplink",
     )
     return Connection(endpoint, pin_topics(settings.client_id) if settings.evidence_dir else None)
 
 
-def _uplink(settings: Settings, connection: Connection | None) -> Uplink:
+def _uplink(settings: Settings, connection: Connection | None, certificates: Certificates | None) -> Uplink:
     """The way to the cloud that the settings choose."""
-    if connection is None:
+    if settings.uplink == "none":
         return NoUplink()
-    limits = Limits(settings.batch_max_events, settings.batch_max_bytes)
-    return IotCore(connection, limits, settings.basic_ingest_rule)
+    if connection is None:
+        ipc = NucleusIpc(os.environ[SOCKET_VARIABLE], os.environ[TOKEN_VARIABLE])  # settings check them
+        main = Sink("nucleus", GreengrassIpc(ipc, settings.resend_window_s), is_for_iot_core)
+    else:
+        limits = Limits(settings.batch_max_events, settings.batch_max_bytes)
+        main = Sink(
+            "IoT Core", IotCore(connection, limits, settings.basic_ingest_rule, certificates), is_for_iot_core
+        )
+    if not settings.event_bus:
+        return main.uplink
+    bus = EventBus(settings.event_bus, client_maker(lambda: aws_session(settings)))
+    return Routes([main, Sink("event bus", bus, is_for_bus(everything=settings.event_bus_kinds == "all"))])
 
 
 def _open_evidence(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The forwarder as a process: settings, start, outages, stop."""
 
+import json
 import os
 import shutil
 import socket
@@ -18,8 +19,10 @@ from brokers import (
     STATION,
     Broker,
     Certificates,
+    Cloud,
     connected,
     inspection,
+    issue,
     listening,
     make_certificates,
     until,
@@ -83,6 +86,19 @@ def test_wrong_setting_ends_the_start_and_is_named(offline: Forwarder, name: str
 
     assert refused(offline).startswith(name)
     assert not offline.state_dir.exists()
+
+
+def test_client_id_of_the_nucleus_is_refused_with_the_remedy(offline: Forwarder) -> None:
+    offline.environment |= {
+        "AWS_IOT_THING_NAME": "plant-1-device-1",
+        "FORWARDER_UPLINK_CLIENT_ID": "plant-1-device-1",
+    }
+    said = refused(offline)
+    assert said.startswith("FORWARDER_UPLINK_CLIENT_ID: plant-1-device-1 is the Greengrass nucleus's own")
+
+    offline.environment["FORWARDER_UPLINK_CLIENT_ID"] = "plant-1-device-1-forwarder"
+    offline.start()
+    wait_for(lambda: offline.events("started"), "its own name will do")
 
 
 def test_uplink_file_that_can_not_be_used_is_named_with_the_remedy(
@@ -367,3 +383,57 @@ async def test_what_was_dropped_is_told_to_the_cloud_as_an_event(
     assert (told["data"]["stream"], told["data"]["count"], told["data"]["reason"]) == (
         "predictions-line-1", 1, "expired",
     )  # fmt: skip
+
+
+@pytest.mark.anyio
+async def test_renewed_certificate_is_used_without_a_restart_and_its_days_are_told(
+    mosquitto: Broker, forwarder: Forwarder, cloud: Cloud
+) -> None:
+    port = free_port()
+    files = cloud.certificates
+    forwarder.environment["FORWARDER_METRICS_PORT"] = str(port)
+    forwarder.start()
+    wait_for(lambda: len(forwarder.events("mqtt_connected")) == 3, "all is connected")
+    wait_for(lambda: 29 < days_left(port) <= 30, "its end is told")
+
+    certificate, key = issue(files.ca_file.parent, "device-1", days=90)
+    files.device_file.write_bytes(certificate)
+    files.device_key_file.write_bytes(key)
+
+    wait_for(lambda: forwarder.events("certificates_renewed"), "it is seen", 20)
+    wait_for(lambda: len(forwarder.events("mqtt_connected")) == 4, "a session with it")
+    wait_for(lambda: 89 < days_left(port) <= 90, "the new one's end is told")
+    assert forwarder.runs
+    assert forwarder.end(STOP_S) == 0
+
+
+def days_left(port: int) -> float:
+    name = "linewatch_forwarder_certificate_seconds "
+    told = [one.split()[1] for one in metrics(port).splitlines() if one.startswith(name)]
+    return float(told[0]) / 86_400 if told else 0.0
+
+
+@pytest.mark.anyio
+async def test_backlog_passes_within_the_settings_of_a_batch(
+    mosquitto: Broker, forwarder: Forwarder, cloud: Cloud
+) -> None:
+    forwarder.environment |= {"FORWARDER_BATCH_MAX_EVENTS": "7", "FORWARDER_BATCH_MAX_BYTES": "4000"}
+    cloud.kill()
+    forwarder.start()
+    async with listening(mosquitto.endpoint("capture"), STATION.topic("committed")) as capture:
+        await until(lambda: len(forwarder.events("mqtt_connected")) == 2, "the device is connected")
+        for number in range(50):
+            await capture.connection.publish(STATION.topic("inspection"), inspection(number)[1])
+        await until(
+            lambda: sum(len(json.loads(payload)["event_ids"]) for _, payload in capture.heard) >= 50,
+            "stored",
+            30,
+        )
+        cloud.start()
+        async with listening(cloud.endpoint("rule"), *AT_THE_CLOUD) as rule:
+            await until(lambda: len(set(rule.ids)) == 50, "all arrive", 40)
+
+    told = [payload for topic, payload in rule.heard if topic.endswith("/batch")]
+    assert told
+    assert max(len(payload) for payload in told) <= 4000
+    assert max(len(json.loads(payload)["events"]) for payload in told) <= 7

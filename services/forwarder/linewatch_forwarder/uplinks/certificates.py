@@ -28,10 +28,6 @@ LOOK_EVERY_S = 5.0
 WARN_BELOW_DAYS = 14.0
 """Time enough for a person to notice, and to renew."""
 
-_DAYS_LEFT = Gauge(
-    "linewatch_forwarder_certificate_days_left",
-    "Days until the uplink's certificate expires; below 0: it has",
-)
 _UNUSABLE = Gauge(
     "linewatch_forwarder_certificate_unusable", "1 while the uplink's certificate files can't be used"
 )
@@ -66,7 +62,6 @@ class Certificates:
         self._only_before = False
         self._told = ""
         self._unusable = ""
-        _DAYS_LEFT.set_function(lambda: self.days_left)
         _UNUSABLE.set_function(lambda: float(bool(self._unusable)))
 
     @property
