@@ -10,6 +10,7 @@ from work_orders.orders import WorkOrder
 _FROM_DOCUMENT = (
     "asset_name", "location", "criticality", "site", "line", "station", "failure_type", "severity", "risk", "priority",
     "ai_generated", "recommended_action", "time_to_failure", "evidence", "event_ids", "model", "pilot", "policy_version",
+    "observed_at",
 )  # fmt: skip
 _FROM_ITEM = (
     "erp_id", "erp_status", "created_at", "updated_at", "decided_at", "decided_by", "reason",

@@ -4,6 +4,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from work_orders.observed import observed_at
 from work_orders.policy import Decision
 from work_orders.policy_data import PolicyData
 
@@ -37,6 +38,7 @@ def describe(
         "time_to_failure": time_to_failure(verdict.get("time_to_failure"), last.get("cycle_period_s")),
         "evidence": [evidence for event in telling for evidence in event["data"].get("evidence", [])],
         "event_ids": list(decision.event_ids),
+        "observed_at": observed_at(origin),
         "model": {name: verdict.get("model", {}).get(name) for name in ("name", "version", "digest")},
     }
 

@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError
 from work_orders.document import describe
 from work_orders.episodes import Episode, Episodes
 from work_orders.erp import Erp
+from work_orders.observed import observed_at
 from work_orders.orders import WorkOrder, WorkOrders
 from work_orders.placing import Patience, place
 from work_orders.policy import Decision, Latch, Observation, Position, Rule, decide
@@ -98,9 +99,9 @@ def to_observation(event: Mapping[str, Any], asset: Mapping[str, Any], data: Pol
     body = event["data"]
     origin, verdict = body["origin"], body.get("verdict")
     position = Position(int(origin.get("epoch", 0)), int(origin.get("sequence", 0)))
-    # Only a clock that says it is synchronised may be compared with the moment a person closed an order.
-    is_synchronised = origin.get("clock", {}).get("synchronised") is True and "taken_at" in origin
-    taken_at = datetime.fromisoformat(origin["taken_at"]).timestamp() if is_synchronised else None
+    # Only the time of a clock that was right may be compared with the moment a person closed an order.
+    known = observed_at(origin)
+    taken_at = datetime.fromisoformat(known).timestamp() if known else None
     if not verdict:
         return Observation(position, event["id"], taken_at, None, None)
     label, result = verdict.get("label", ""), verdict.get("result", "")

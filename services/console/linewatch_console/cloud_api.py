@@ -110,6 +110,7 @@ class WorkOrder(_Shape):
     erp_id: str | None = None
     erp_status: str | None = None
     episode: int | None = None
+    observed_at: str | None = None
     created_at: str
     decided_at: str | None = None
     decided_by: str | None = None

@@ -54,6 +54,7 @@ function page(order, history, bands, mayDecide) {
         ["Failure mode", order.failure_type ? `${order.failure_mode}: ${order.failure_type}` : order.failure_mode],
         ["Recommended", order.recommended_action],
         ["Model", order.model ? `${order.model.name} ${order.model.version}` : ""],
+        ["Last of them taken", order.observed_at ? format.timeOf(order.observed_at) : "not known: the device's clock was not synchronised"],
         ["Parts that spoke", `${order.event_ids.length}`],
       ])),
       el("section", {}, el("h3", {}, "Asset"), facts([
