@@ -151,7 +151,7 @@ NAMES = """
 import asyncio
 import linewatch_capture.metrics
 import linewatch_console.web
-import linewatch_forwarder.evidence.metrics
+import linewatch_forwarder.__main__
 from linewatch_forwarder.metrics import LookMetrics
 from linewatch_inference.metrics import Metrics
 import linewatch_runtime.mqtt
