@@ -45,10 +45,14 @@ class PumpedCloud:
 
     def pump(
         self, handler: str, *, environment: Mapping[str, str] | None = None, visibility_s: int = VISIBILITY_S,
-        batch: int = 10, endpoint_url: str = "",
+        batch: int = 10, endpoint_url: str = "", function: str = "",
     ) -> Child:  # fmt: skip
-        """One more process for a function, not started. `endpoint_url`: of a proxy before the stand-in."""
-        function, queue = _OUTPUTS.get(handler, _OUTPUTS[WORK_ORDERS])
+        """One more process for a function, not started.
+
+        `function`: whose queue and variables it has where the handler is a control; `endpoint_url`: of a gate before
+        the stand-in.
+        """
+        function, queue = _OUTPUTS[function or handler]
         configured = self.cloud.client("lambda").get_function_configuration(
             FunctionName=self.cloud.outputs[function]
         )

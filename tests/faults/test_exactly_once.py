@@ -8,6 +8,7 @@ check, post, store.
 Guards: cloud/work_orders, cloud/enrich.
 """
 
+import asyncio
 import json
 import random
 import time
@@ -16,9 +17,11 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
-from brokers import Child, wait_for
+from brokers import Child, running, wait_for
+from faults.gate import UP, Gate, gate_before
 from pumped_cloud import ENRICH, WORK_ORDERS, PumpedCloud, pumped_cloud
 
 from linewatch_plant.counts import doubled
@@ -179,6 +182,7 @@ def test_worker_that_dies_before_the_erp_answers_doubles_nothing_and_the_control
     ours = pumped.pump(WORK_ORDERS, environment=patient, visibility_s=4)
     control = pumped.pump(
         "check_then_post",
+        function=WORK_ORDERS,
         environment={**patient, "CONTROL_TABLE": table, "PYTHONPATH": here},
         visibility_s=4,
     )
@@ -192,3 +196,45 @@ def test_worker_that_dies_before_the_erp_answers_doubles_nothing_and_the_control
     )
     assert of_ours == 1
     assert of_control == 2, "the control must double, or the tests beside it see nothing"
+
+
+@pytest.mark.anyio
+async def test_enrich_that_dies_between_storing_and_passing_on_costs_no_order_and_the_control_does(
+    pumped: PumpedCloud, tally
+) -> None:
+    async with gate_before(urlsplit(pumped.cloud.endpoint_url).port) as gate:
+        at_the_gate = f"http://127.0.0.1:{gate.port}"
+        here = {"PYTHONPATH": str(Path(__file__).parent)}
+        ours = pumped.pump(ENRICH, visibility_s=4, endpoint_url=at_the_gate)
+        control = pumped.pump(
+            "pass_on_new_only", environment=here, visibility_s=4, endpoint_url=at_the_gate, function=ENRICH
+        )
+
+        of_ours = await orders_after_enrich_died(pumped, gate, ours, "ASSET-passed-on")
+        of_control = await orders_after_enrich_died(pumped, gate, control, "ASSET-stored-only")
+
+    tally.accepted, tally.lost, tally.control_lost = 1, 1 - of_ours, 1 - of_control
+    tally.note = "enrich dies between the event's row and the queue; the control passes on only what is new"
+    assert of_ours == 1
+    assert of_control == 0, "the control must lose the order, or the test beside it sees nothing"
+
+
+async def orders_after_enrich_died(pumped: PumpedCloud, gate: Gate, enrich: Child, asset_id: str) -> int:
+    """Kills enrich between the row of the first bad part and the queue. Returns how many orders there are at rest."""
+    line = asset_id.removeprefix("ASSET-")
+    pumped.register(f"plant-1/{line}/machine-1", asset_id)
+    parts = [bad_part(line, 1 + number) for number in range(PARTS)]
+    gate.hold(UP, b"AmazonSQS.SendMessage")
+    with running(pumped.pump(WORK_ORDERS, visibility_s=4, environment={"LEASE_S": "2"})), running(enrich):
+        # One message, as a drain sends them: the crash meets the first event and holds up all four.
+        await asyncio.to_thread(send, pumped, "InspectionsQueueUrl", [json.dumps({"events": parts})])
+        await asyncio.wait_for(gate.held.wait(), 60)
+
+        enrich.kill()
+
+        rows = await asyncio.to_thread(pumped.cloud.scan, "EventsTable")
+        assert sum(row["line"]["S"] == line for row in rows) >= 1, "it has stored something"
+        gate.open()
+        enrich.start()
+        await asyncio.to_thread(wait_for, pumped.cloud.queues_are_empty, "all is worked off", 90)
+    return len(_orders_of(pumped, asset_id))
