@@ -19,7 +19,7 @@ import time
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import paho.mqtt.client as paho
@@ -50,6 +50,7 @@ from linewatch_runtime.spool import Record, Spool, SpoolWorker
 
 pytestmark = [pytest.mark.faults, pytest.mark.anyio, pytest.mark.timeout(900)]
 
+ROOT = Path(__file__).resolve().parents[2]
 SEED = 20261121
 SHOWN_DEADLINE_S = 30.0
 STREAM = "predictions-line-1"
@@ -405,6 +406,48 @@ async def test_local_broker_that_refuses_the_forwarder_shows_and_costs_nothing(
             await asyncio.sleep(0.05)
         line.report(tally, made)
     assert (tally.lost, tally.doubled) == (0, 0)
+
+
+async def test_local_broker_that_refuses_capture_shows_there_and_costs_nothing(
+    secured: SecuredBroker, cloud: Cloud, tmp_path: Path, tally
+) -> None:
+    machine, parts = Place("plant-1", "line-1", "machine-1"), 30
+    secured.kill()
+    secured.allow(("publishClientSend", machine.topic("inspection")))
+    secured.start()
+    inference_port, metrics_port = free_port(), free_port()
+    inference = _service(
+        tmp_path, "linewatch_inference", MODELS_DIR=ROOT / "models", TRUSTED_KEYS_DIR=ROOT / "models" / "trusted-keys",
+        MODELS="turbofan", HOST="127.0.0.1", PORT=inference_port, MQTT_PORT=secured.port,
+    )  # fmt: skip
+    capture = _service(
+        tmp_path, "linewatch_capture", LINE=machine.line, STATION=machine.station, SOURCE="records", RATE=20,
+        PATH=ROOT / "plant" / "sample" / "turbofan" / "records.csv.gz", PARTS=parts, LOOP="true", MODEL="turbofan",
+        INFERENCE_ADDRESS=f"127.0.0.1:{inference_port}", MQTT_PORT=secured.port, METRICS_PORT=metrics_port,
+    )  # fmt: skip
+    async with running_line(tmp_path, secured, cloud) as line:
+        at_capture = replace(line, metrics_port=metrics_port)
+        with running(inference), running(capture):
+            await at_capture.shows("what waits", "capture_spool_events", lambda value: value == parts)
+            await at_capture.shows("a refusal", "capture_spool_oldest_age_seconds", lambda value: value > 1)
+            assert not line.sink_rows()
+
+            secured.kill()
+            secured.allow()
+            secured.start()
+            await until(lambda: line.sink_rows() == parts, "every event arrives", 90)
+            await at_capture.shows("its end", "capture_spool_events", lambda value: value == 0)
+    tally.accepted, tally.lost, tally.doubled = parts, 0, line.rows() - parts
+    tally.note = "; ".join(line.told)
+    assert tally.doubled == 0
+
+
+def _service(folder: Path, module: str, **own: object) -> Child:
+    """One of the device's services, not started."""
+    prefix = module.removeprefix("linewatch_").upper()
+    own = {"STATE_DIR": folder / module, "SITE": "plant-1", **own}
+    environment = {f"{prefix}_{name}": str(value) for name, value in own.items()}
+    return Child([sys.executable, "-m", module], folder / f"{module}.log", environment)
 
 
 # --- too large, and twice the same ------------------------------------------------------------------------------------
