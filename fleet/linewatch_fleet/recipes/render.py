@@ -25,6 +25,10 @@ ARCHITECTURES: dict[str, Platform] = {"amd64": "linux/amd64", "aarch64": "linux/
 
 PRIVATE_ECR = re.compile(r"^\d{12}\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com(\.cn)?(/|$)")
 
+_SETTINGS = r"""$(env | sed -nE "s/^($LW_PREFIX)([A-Z_]+)=.*/-e \1\2/p")"""
+"""docker's arguments that pass on every variable of the service's that Setenv sets, without its value. Not one by one:
+the names, a second time, took more of nucleus lite's buffer than the rest of the script."""
+
 _PLACEHOLDER = re.compile(r"@([A-Z_-]+)@")
 
 ECR_DEPENDENCIES = {
@@ -137,7 +141,7 @@ def service(
     if image not in images:
         raise BadInput(f"there is no image {image!r}; build it with `make images`")
     template = _template(name)
-    own = {"VERSION": version, "IMAGE": images[image].reference, "SETTINGS": _settings(template)}
+    own = {"VERSION": version, "IMAGE": images[image].reference, "SETTINGS": _SETTINGS}
     jetson = images.get(f"{image}-jetson")
     own["JETSON"] = jetson.reference if jetson else ""
     recipe: dict[str, Any] = _filled(template, {**own, **(texts or {})})
@@ -250,9 +254,3 @@ def _filled(template: Any, texts: Mapping[str, str]) -> Any:
     if isinstance(template, str):
         return _PLACEHOLDER.sub(lambda found: texts[found[1]], template)
     return template
-
-
-def _settings(template: Mapping[str, Any]) -> str:
-    """docker's arguments that pass the service's own variables on, without their values."""
-    names = template["Lifecycle"]["all"]["Setenv"]
-    return " ".join(f"-e {name}" for name in names if not name.startswith("LW_"))
