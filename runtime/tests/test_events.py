@@ -102,3 +102,18 @@ def test_topics_and_source_come_from_the_place() -> None:
 
 def test_clock_state_is_asked_from_the_kernel_or_unknown() -> None:
     assert clocks.clock_synchronised() in {True, False, None}
+
+
+def test_event_ids_stay_unique_and_in_order_while_the_clock_jumps_by_a_year(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    year_ns, now_ns = 365 * 24 * 3600 * 10**9, time.time_ns()
+    at = [now_ns]
+    monkeypatch.setattr(time, "time_ns", lambda: at[0])
+    ids = []
+    for jump in (0, year_ns, -year_ns, 0, -2 * year_ns):
+        at[0] = now_ns + jump
+        ids += [new_event_id() for _ in range(500)]
+
+    assert len(set(ids)) == len(ids)
+    assert ids == sorted(ids), "within one process no jump turns them round"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from brokers import STATION, Broker, Cloud, inspection, listening, until
+from brokers import AT_THE_CLOUD, STATION, Broker, Cloud, inspection, listening, until
 from forwarding import FakeUplink, Forwarder, state, told_state
 
 from linewatch_forwarder.delivery import Delivery
@@ -20,7 +20,6 @@ from linewatch_forwarder.streams.settings import FILES
 from linewatch_runtime.records import Record, StreamLimit
 from linewatch_runtime.spool import Spool, SpoolWorker
 
-EVENTS = "linewatch/v1/+/+/+/inspection"
 REASON = "0x99 payload format invalid"
 LIMIT = StreamLimit(4 * 1024 * 1024)
 
@@ -306,7 +305,7 @@ async def test_event_that_the_cloud_refuses_is_buried_shown_and_after_the_mendin
             status = next((json.loads(told) for _, told in reversed(console.heard)), {})
             return status.get("dead_letters", {}).get("count") == count
 
-        async with listening(cloud.endpoint("rule"), EVENTS, "linewatch/v1/+/+/+/batch") as rule:
+        async with listening(cloud.endpoint("rule"), *AT_THE_CLOUD) as rule:
             forwarder.start()
             await until(lambda: len(forwarder.events("mqtt_connected")) >= 3, "all is connected", 30)
             for one in (large, *(payload for _, payload in others)):
@@ -316,29 +315,20 @@ async def test_event_that_the_cloud_refuses_is_buried_shown_and_after_the_mendin
             (newest,) = status["dead_letters"]["newest"]
             assert (newest["event_id"], newest["stream"]) == (event_id, "predictions-line-1")
             assert newest["reason"]
-            await until(lambda: {one for one, _ in others} <= _arrived(rule), "the others pass", 60)
+            await until(lambda: {one for one, _ in others} <= set(rule.ids), "the others pass", 60)
         Path(configuration).write_text(rules)
         cloud.kill()
         cloud.start()
-        async with listening(cloud.endpoint("rule"), EVENTS, "linewatch/v1/+/+/+/batch") as rule:
+        async with listening(cloud.endpoint("rule"), *AT_THE_CLOUD) as rule:
             (letter,) = device.command("list", "--json").json["dead_letters"]
             assert letter["number"] == newest["number"]
             assert device.command("replay", "--all").code == 0
-            await until(lambda: event_id in _arrived(rule), "it arrives", 60)
+            await until(lambda: event_id in set(rule.ids), "it arrives", 60)
             await until(lambda: lies_aside(0), "nothing lies aside", 30)
-            assert [one for one in _all(rule) if one == event_id] == [event_id], "once"
+            assert rule.ids.count(event_id) == 1, "once"
 
             def counted() -> tuple[int, int]:
                 (one,) = console.last("linewatch/v1/plant-1/device/forwarder/status")["streams"]
                 return one["events"], one["buried"]
 
             await until(lambda: counted() == (0, 1), "the refusal stays counted", 30)
-
-
-def _all(rule: object) -> list[str]:
-    events = [json.loads(payload) for _, payload in rule.heard]
-    return [one["id"] for event in events for one in (event if isinstance(event, list) else [event])]
-
-
-def _arrived(rule: object) -> set[str]:
-    return set(_all(rule))
