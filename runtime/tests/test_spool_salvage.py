@@ -11,8 +11,9 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from linewatch_runtime import spool_salvage
 from linewatch_runtime.events import new_event_id
 from linewatch_runtime.spool import Record, Spool, SpoolDamaged, SpoolTrouble, SpoolWorker, StreamLimit
 from linewatch_runtime.spool_file import CHECKED_WHOLE_BYTES
-from linewatch_runtime.spool_wal import PAGE_BYTES, log_of
+from linewatch_runtime.spool_wal import PAGE_BYTES, log_of, read_log
 
 LIMIT = StreamLimit(1 << 30)
 DICE = random.Random(5)
@@ -33,6 +34,14 @@ def record(number: int, size: int = 600) -> Record:
     line = f"predictions-line-{number % 3}"
     payload = random.Random(number).randbytes(size)
     return Record(new_event_id(), line, f"linewatch/v1/plant-1/{line}/inspection", payload, number % 10 == 0)
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Iterator[Path]:
+    """In memory where there is such a place: hundreds of files are built here, and no disk is asked for its word."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture
@@ -185,6 +194,34 @@ def test_flipped_bit_of_the_log_costs_at_most_the_page_it_hit(path: Path, seed: 
     assert _judge(drain(path), live) <= 6
 
 
+def test_sqlite_alone_would_leave_out_every_commit_behind_a_flipped_bit_of_the_log(path: Path) -> None:
+    """The control of the one above."""
+    live = killed(path, 300)
+    flip(log_of(path), 32 + 24 + 300, 2)
+
+    db = sqlite3.connect(path)
+    there = db.execute("SELECT count(*) FROM events").fetchone()[0]
+    db.close()
+
+    assert there == len(live) - 300
+
+
+def test_log_that_a_power_cut_tore_is_no_damage(path: Path, tmp_path: Path) -> None:
+    """Any page of the last commit that did not reach the disk: nobody was told of that commit."""
+    live = list(killed(path, 150).items())
+    log = log_of(path).read_bytes()
+    ends = [number for number, frame in enumerate(read_log(path).frames, 1) if frame.size]
+    last = [32 + (24 + PAGE_BYTES) * end for end in ends[-2:]]
+    places = [at for at in range(0, len(log), PAGE_BYTES) if last[0] <= at < last[1]]
+    assert len(places) > 20
+    for at in places:
+        torn = tmp_path / f"{at}" / "forwarder.db"
+        torn.parent.mkdir()
+        shutil.copyfile(path, torn)
+        log_of(torn).write_bytes(log[:at] + bytes(min(PAGE_BYTES, len(log) - at)) + log[at + PAGE_BYTES :])
+        assert drain(torn) == Came(dict(live[:-50]), 0, 0, 0), at
+
+
 @pytest.mark.parametrize("offset", range(32))
 def test_flipped_bit_of_the_logs_header_costs_nothing(path: Path, offset: int) -> None:
     live = killed(path, 50)
@@ -282,7 +319,10 @@ def test_file_that_is_no_spool_is_kept_beside_a_new_one(path: Path) -> None:
 
     assert spool.append([record(1)]) == 1
     assert path.with_name("forwarder.db.damaged-1").read_bytes() == b"this is no database" * 1000
-    assert [(one.name, dict(one.dropped)) for one in spool.streams()][-1] == ("unknown", {"damaged_unknown": 1})
+    assert [(one.name, dict(one.dropped)) for one in spool.streams()][-1] == (
+        "unknown",
+        {"damaged_unknown": 1},
+    )
     assert spool.counts("unknown")["unreported:damaged_unknown"] == 1
     spool.close()
 
