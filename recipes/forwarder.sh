@@ -2,12 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 # Any further setting, NAME=value without the prefix, separated by commas.
 IFS=,
-for s in $LW_SETTINGS; do export "FORWARDER_$s"; done
+for s in $LW_SETTINGS; do set -- "$@" -e "FORWARDER_$s"; done
 unset IFS
-# Without UplinkHost this device has no cloud yet: every event waits on its disk, and the status says so.
 n=$FORWARDER_CREDENTIALS_HOST
-[ "$FORWARDER_UPLINK" = greengrass_ipc ] || n=$n$FORWARDER_UPLINK_HOST
-[ -n "$FORWARDER_UPLINK$FORWARDER_UPLINK_HOST" ] || export FORWARDER_UPLINK=none
+case ,$LW_SETTINGS, in
+  *,UPLINK=greengrass_ipc,*) ;;
+  *)
+    # Without UplinkHost this device has no cloud yet: every event waits on its disk, and the status says so.
+    [ -n "$FORWARDER_UPLINK_HOST" ] || set -- "$@" -e FORWARDER_UPLINK=none
+    n=$n$FORWARDER_UPLINK_HOST
+    ;;
+esac
 if [ -n "$n" ]; then
   # The forwarder's own certificate, not the nucleus's; its client id is its thing's name.
   for f in "$d/uplink" "$d/uplink/ca.pem" "$d/uplink/certificate.pem" "$d/uplink/key.pem"; do

@@ -208,6 +208,44 @@ def test_the_forwarder_speaks_as_its_own_thing_unless_told_otherwise(device: Dev
     assert device.service["environment"]["FORWARDER_UPLINK_CLIENT_ID"] == "own"
 
 
+def test_the_forwarder_takes_any_further_setting(device: Device) -> None:
+    device.run(
+        "Forwarder", configured={"Settings": "UPLINK=greengrass_ipc,RESEND_WINDOW_S=60,EVENT_BUS_KINDS=all"}
+    )
+
+    arguments = device.service["arguments"]
+    for setting in ("UPLINK=greengrass_ipc", "RESEND_WINDOW_S=60", "EVENT_BUS_KINDS=all"):
+        assert arguments[arguments.index(f"FORWARDER_{setting}") - 1] == "-e"
+    assert "/run/uplink" not in " ".join(arguments), "the nucleus has a certificate of its own"
+    assert "FORWARDER_UPLINK=none" not in arguments
+
+
+def test_the_forwarder_has_its_certificate_for_credentials_too(device: Device) -> None:
+    configured = {
+        "Settings": "UPLINK=greengrass_ipc",
+        "CredentialsHost": "abc.credentials.iot",
+        "RoleAlias": "one",
+    }
+    device.run("Forwarder", configured=configured)
+
+    assert f"{device.directory}/uplink:/run/uplink:ro" in device.service["arguments"]
+
+
+def test_without_a_host_and_a_choice_the_forwarder_has_no_uplink(device: Device) -> None:
+    device.run("Forwarder")
+
+    assert "FORWARDER_UPLINK=none" in device.service["arguments"]
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_a_hostile_further_setting_runs_nothing(device: Device, value: str) -> None:
+    device.run("Forwarder", configured={"Settings": f"{value},EVENT_BUS={value}"})
+
+    assert not list(device.folder.rglob("PWNED"))
+    if value != "*":
+        assert f"FORWARDER_EVENT_BUS={value}" in device.service["arguments"]
+
+
 def test_a_forwarder_without_its_certificate_says_where_to_put_it(device: Device) -> None:
     (device.directory / "uplink" / "key.pem").unlink()
     said = device.run("Forwarder", configured={"UplinkHost": "abc"})
