@@ -92,8 +92,9 @@ class Sessions:
             self._twin = twin
 
     def fail(self) -> None:
-        """A connect led to no session."""
+        """A connect led to no session: the broker is away, or was. No twin does that."""
         self._began_at = None
+        self._short = 0
         self._ends.clear()
         self._failures = min(self._failures + 1, 8)
 

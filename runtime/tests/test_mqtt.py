@@ -309,6 +309,18 @@ def test_twins_connect_once_in_a_few_seconds_each_and_one_that_is_alone_again_is
     assert sessions.pause_s() < 1
 
 
+def test_broker_that_is_killed_again_and_again_is_no_twin() -> None:
+    """Its clients waited 4 to 12 s after the fifth short session, and nothing flowed."""
+    sessions = Sessions("same", "clocked", lambda: 0.0)
+    for _ in range(4 * SHORT_SESSIONS):
+        sessions.begin()
+        sessions.end(0)
+        sessions.fail()
+
+    assert not sessions.twin
+    assert sessions.pause_s() <= 2
+
+
 def test_session_that_we_end_ourselves_is_no_sign_of_a_twin() -> None:
     sessions = Sessions("same", "clocked", lambda: 0.0)
     for _ in range(2 * SHORT_SESSIONS):
