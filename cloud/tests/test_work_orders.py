@@ -18,7 +18,7 @@ from linewatch_plant.standin_cloud import StandinCloud
 from work_orders.erp import Erp, ErpOrder, ErpUnavailableError
 from work_orders.observing import Desk, observe
 from work_orders.orders import HISTORY_LIMIT, noted
-from work_orders.placing import TryLaterError, sweep_one
+from work_orders.placing import Patience, TryLaterError, sweep_one
 from work_orders.sweep import sweep
 from work_orders.wiring import desk_of
 
@@ -313,6 +313,18 @@ def test_an_order_that_is_refused_for_ever_does_not_grow(machine: Line, desk: De
     assert order is not None
     assert [entry["what"] for entry in order.item["history"]] == ["opened", "parked", "try failed"]
     assert (order.item["history"][-1]["count"], order.attempts) == (6, 7)
+
+
+def test_three_tries_come_within_fifteen_minutes_anywhere_in_their_time() -> None:
+    patience = Patience(tries=3, retry_base_s=300.0, lease_s=90.0, settle_s=30.0)
+
+    runs = [(patience.delay_s(1), patience.delay_s(2)) for _ in range(200)]
+
+    assert all(1.0 <= first <= 300.0 and 1.0 <= second <= 600.0 for first, second in runs)
+    # Full jitter: all of the time is used, so that a plant's orders do not come back together.
+    for longest, delays in ((300.0, [run[0] for run in runs]), (600.0, [run[1] for run in runs])):
+        assert min(delays) < 0.1 * longest
+        assert max(delays) > 0.9 * longest
 
 
 def test_a_history_is_bounded_and_keeps_its_beginning() -> None:
