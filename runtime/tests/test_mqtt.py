@@ -372,7 +372,9 @@ async def test_control_packet_that_is_sent_all_the_same_ends_the_session(tmp_pat
             with pytest.raises(NotConnected) as broke:
                 await connection.publish("in/a", b"x" * 1001)
 
-            assert broke.value.code == 0x95
+            # The reset of a connection that was closed with bytes unread may overtake the DISCONNECT with its code.
+            assert broke.value.code in {0x95, 0}
+            assert not connection.connected.is_set()
 
 
 async def test_session_is_renewed_at_once(mosquitto: Broker, caplog: pytest.LogCaptureFixture) -> None:
