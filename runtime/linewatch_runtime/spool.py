@@ -27,7 +27,14 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from linewatch_runtime import spool_letters, spool_queue, spool_room, spool_salvage
+from linewatch_runtime import (
+    spool_letters,
+    spool_numbers,
+    spool_queue,
+    spool_rebuild,
+    spool_room,
+    spool_salvage,
+)
 from linewatch_runtime.records import (
     ROW_OVERHEAD,
     DropReport,
@@ -41,6 +48,7 @@ from linewatch_runtime.records import (
     WhenFull,
 )
 from linewatch_runtime.spool_file import SCHEMA_VERSION, Change, check, is_damage, open_file
+from linewatch_runtime.spool_numbers import LATEST_FIRST_EPOCH
 from linewatch_runtime.spool_wal import PAGE_BYTES
 from linewatch_runtime.spool_worker import SpoolWorker
 
@@ -58,15 +66,10 @@ any. Without it a full file whose alarms leave first stayed full for ever."""
 EXPIRED_AT_ONCE = 2_000
 """Rows of a class that one `expire` looks at: the spool's thread serves others in between."""
 
-LATEST_FIRST_EPOCH = 0xF000_0000
-"""A broken clock must leave the counter room to rise within 32 bits."""
-
-_LATEST_EPOCH = 0xFFFF_FFFE
-
 _ALL = ""  # the row of `counts` that belongs to no stream
 
 __all__ = [
-    "PAGE_BYTES", "ROW_OVERHEAD", "SCHEMA_VERSION", "DropReport", "Record", "Spool", "SpoolDamaged", "SpoolFull",
+    "LATEST_FIRST_EPOCH", "PAGE_BYTES", "ROW_OVERHEAD", "SCHEMA_VERSION", "DropReport", "Record", "Spool", "SpoolDamaged", "SpoolFull",
     "SpoolTrouble", "SpoolWorker", "Stored", "StreamLimit", "StreamState", "WhenFull",
 ]  # fmt: skip
 
@@ -97,7 +100,7 @@ class Spool:
         self._heals = heals
         self._db = self._open()
         self._opened_at = time.monotonic()
-        self._clock_base = _sooner(self._number("clock_ms"), self._number("clock_ms_again")) / 1000
+        self._clock_base = spool_numbers.kept_clock(self._db)
 
     def close(self) -> None:
         """Folds the log into the file and closes it."""
@@ -121,7 +124,7 @@ class Spool:
             for name, amount in (counts or {}).items():
                 change.count(_ALL, name, amount)
             self._db.executemany("INSERT OR IGNORE INTO marks VALUES (?, ?)", marks)
-            self._keep_clock()
+            spool_numbers.keep_clock(self._db, self.clock())
             if new and self._used_pages() > self._append_pages:
                 raise SpoolFull(records[0].stream, "the file's cap is reached, over all streams")
         return len(new)
@@ -149,7 +152,7 @@ class Spool:
             for stream in rows.values():
                 change.count(stream, "settled", 1)
             self._remember(rows)
-            self._keep_clock()
+            spool_numbers.keep_clock(self._db, self.clock())
         return len(rows)
 
     def bury(self, record: Record, reason: str) -> None:
@@ -182,7 +185,7 @@ class Spool:
             taken = [spool_letters.take(self._db, number) for number in numbers]
             records = self._unknown([one for one in taken if one is not None])
             self._admit(change, records, "replayed")
-            self._keep_clock()
+            spool_numbers.keep_clock(self._db, self.clock())
             if records and self._used_pages() > self._append_pages:
                 raise SpoolFull(records[0].stream, "the file's cap is reached, over all streams")
         return len(records)
@@ -201,7 +204,7 @@ class Spool:
                 row for alarm in (1, 0) for row in self._db.execute(first, (alarm, EXPIRED_AT_ONCE, old))
             ]
             spool_room.drop(self._db, change, victims, "expired")
-            self._keep_clock()
+            spool_numbers.keep_clock(self._db, self.clock())
         return len(victims)
 
     def take_unreported_drops(self, make: DropReport) -> int:
@@ -245,13 +248,7 @@ class Spool:
         cloud orders by (epoch, sequence). Only there does the wall clock matter.
         """
         with self._change(_ALL):
-            # Kept twice: a flipped bit may make it jump up, never go back.
-            kept = [self._number(name) for name in ("epoch", "epoch_again")]
-            last = max([one for one in kept if 0 < one < _LATEST_EPOCH], default=0)
-            epoch = (last or max(0, min(int(time.time()), LATEST_FIRST_EPOCH))) + 1
-            self._set_number("epoch", epoch)
-            self._set_number("epoch_again", epoch)
-        return epoch
+            return spool_numbers.next_epoch(self._db)
 
     def clock(self) -> float:
         """Seconds that processes have had this file open, in total; never jumps. A kill loses what passed since the
@@ -371,7 +368,7 @@ class Spool:
                     crc = self._db.execute(
                         "SELECT crc FROM events WHERE position = ?", (position,)
                     ).fetchone()[0]
-                    spool_letters.put(self._db, change, record, spool_salvage.DAMAGED, crc, BURIED_KEPT)
+                    spool_letters.put(self._db, change, record, spool_rebuild.DAMAGED, crc, BURIED_KEPT)
                     spool_room.drop(
                         self._db, change, [(position, record.stream, len(record.payload))], "damaged"
                     )
@@ -387,29 +384,5 @@ class Spool:
         )
         return int(pages) - int(free)
 
-    def _number(self, name: str) -> int:
-        row = self._db.execute("SELECT value FROM numbers WHERE name = ?", (name,)).fetchone()
-        return int(row[0]) if row else 0
-
-    def _set_number(self, name: str, value: int) -> None:
-        self._db.execute("INSERT OR REPLACE INTO numbers VALUES (?, ?)", (name, value))
-
-    def _keep_clock(self) -> None:
-        now = int(self.clock() * 1000)
-        # Never back: a command that replays has a clock of its own.
-        self._db.executemany(
-            "INSERT INTO numbers VALUES (?, ?)"
-            " ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)",
-            [(name, now) for name in ("clock_ms", "clock_ms_again")],
-        )
-
     def _change(self, stream: str) -> Change:
         return Change(self._db, stream)
-
-
-def _sooner(kept: int, again: int) -> int:
-    """The clock at the start. It is kept twice: a flipped bit must not age every event by years.
-
-    An older release moves only the first; a single bit of difference is damage, and the lower one expires nothing.
-    """
-    return min(kept, again) if (kept ^ again).bit_count() == 1 else kept

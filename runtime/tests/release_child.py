@@ -23,4 +23,7 @@ for line in sys.stdin:
     elif name == "bury":
         one = arguments[0]
         spool.bury(Record(*one[:3], one[3].encode(), one[4]), "no good")
-    print(json.dumps({"epoch": spool.next_epoch(), "clock": spool._number("clock_ms")}), flush=True)
+    (clock,) = spool._db.execute(
+        "SELECT coalesce(max(value), 0) FROM numbers WHERE name = 'clock_ms'"
+    ).fetchone()
+    print(json.dumps({"epoch": spool.next_epoch(), "clock": clock}), flush=True)

@@ -174,7 +174,7 @@ def test_epoch_fits_the_event_whatever_the_clock_says(
 
 def test_epoch_of_an_older_releases_file_goes_on(path: Path) -> None:
     spool = Spool(path)
-    spool._set_number("epoch", 41)
+    spool._db.execute("INSERT INTO numbers VALUES (?, ?)", ("epoch", 41))
 
     assert spool.next_epoch() == 42
     spool.close()

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from linewatch_runtime import spool as spool_module
-from linewatch_runtime import spool_salvage
+from linewatch_runtime import spool_rebuild, spool_salvage
 from linewatch_runtime.events import new_event_id
 from linewatch_runtime.spool import Record, Spool, SpoolDamaged, SpoolTrouble, SpoolWorker, StreamLimit
 from linewatch_runtime.spool_file import CHECKED_WHOLE_BYTES
@@ -80,7 +80,7 @@ def drain(path: Path, *, by_class: bool = True) -> Came:
         damaged = sum(one.dropped.get("damaged", 0) for one in run(worker, worker.spool.streams))
         assert not any(one.events or one.bytes for one in run(worker, worker.spool.streams))
         counts = run(worker, worker.spool.counts)
-        unknown = run(worker, worker.spool.counts, spool_salvage.UNKNOWN)
+        unknown = run(worker, worker.spool.counts, spool_rebuild.UNKNOWN)
         return Came(events, damaged, unknown.get("dropped:damaged_unknown", 0), counts.get("salvages", 0))
     finally:
         worker.close()
@@ -277,7 +277,7 @@ def test_flipped_payload_is_buried_counted_and_told_and_the_others_go_on(path: P
     assert (came.damaged, came.salvaged) == (1, 0)
     spool = Spool(path)
     number, buried, reason = spool.buried()[0]
-    assert (buried.event_id, reason) == (victim.event_id, spool_salvage.DAMAGED)
+    assert (buried.event_id, reason) == (victim.event_id, spool_rebuild.DAMAGED)
     assert spool.replay([number]) == 0, "bytes that are not those that were stored never travel"
     told: list[tuple[str, str, int]] = []
 
@@ -487,7 +487,7 @@ def test_kill_in_the_middle_of_the_salvage_is_finished_at_the_next_start(
 DIES = """
 import os, sys
 from pathlib import Path
-from linewatch_runtime import spool_salvage
+from linewatch_runtime import spool_rebuild, spool_salvage
 from linewatch_runtime.spool import Spool
 
 left = int(sys.argv[2])
@@ -504,7 +504,7 @@ def dying(function):
 Path.rename = dying(Path.rename)
 os.fsync = dying(os.fsync)
 spool_salvage._discard = dying(spool_salvage._discard)
-spool_salvage._Filling._close_the_books = dying(spool_salvage._Filling._close_the_books)
+spool_rebuild._Filling._close_the_books = dying(spool_rebuild._Filling._close_the_books)
 Spool(Path(sys.argv[1])).close()
 """
 
