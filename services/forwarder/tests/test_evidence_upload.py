@@ -19,6 +19,7 @@ import pytest
 import requests
 from brokers import until, wait_for
 
+from linewatch_forwarder.evidence import part
 from linewatch_forwarder.evidence.files import EvidenceFile, WaitingFiles
 from linewatch_forwarder.evidence.notes import EvidenceNotes, state_dir_of
 from linewatch_forwarder.evidence.s3_upload import PART_BYTES, Failure, Interrupted, Pace, S3Upload, Vanished
@@ -274,6 +275,7 @@ import sys
 from pathlib import Path
 sys.path[:0] = {path!r}
 import boto3
+from linewatch_forwarder.evidence import part
 from linewatch_forwarder.evidence.files import EvidenceFile
 from linewatch_forwarder.evidence.s3_upload import Pace, S3Upload
 class To(boto3.Session):
@@ -589,6 +591,77 @@ async def test_after_the_notes_are_lost_nothing_is_written_twice(
         one["Key"]: one["LastModified"] for one in client.list_objects_v2(Bucket=bucket)["Contents"]
     } == before
     assert len(tap.sent("PUT")) == 5
+
+
+@pytest.mark.anyio
+async def test_a_fault_of_our_own_is_told_and_takes_nothing_along(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(part, "AGAIN_S", 0.01)
+    runs = 0
+
+    async def run() -> None:
+        nonlocal runs
+        runs += 1
+        if runs < 3:
+            raise ZeroDivisionError
+
+    await asyncio.wait_for(part.keep_going(run, asyncio.Event()), 10)
+
+    assert runs == 3
+    assert [record.message for record in caplog.records].count("evidence_fault") == 2
+
+
+class _Way:
+    """An uplink and a delivery, as far as the gate asks them."""
+
+    is_connected, trouble, behind_s = True, "", 0.0
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({}, ""),
+        ({"behind_s": 0.4}, ""),
+        ({"behind_s": 0.6}, "events are waiting"),
+        ({"trouble": "0x87"}, "the cloud does not take every event"),
+        ({"is_connected": False}, "the uplink is away"),
+    ],
+)
+def test_evidence_waits_for_every_event(change: dict[str, Any], why: str) -> None:
+    way = _Way()
+    for name, value in change.items():
+        setattr(way, name, value)
+
+    assert part.why_wait(way, way)() == why  # type: ignore[arg-type]
+
+
+@pytest.mark.anyio
+async def test_the_status_can_be_asked_while_files_come_and_go(
+    account: str, bucket: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: the status counted the files in the event loop while a thread took them out."""
+    monkeypatch.setattr("linewatch_forwarder.evidence.files.LOOK_EVERY_S", 0.0)
+    for number in range(1000):
+        put(root, f"{number}.jpg", b"x")
+    flow = Flow(account, bucket, root, tmp_path)
+    failed: list[BaseException] = []
+    enough = threading.Event()
+
+    def ask() -> None:
+        try:
+            while not enough.is_set():
+                flow.uploads.told()
+        except BaseException as error:  # noqa: BLE001 - looked at below
+            failed.append(error)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    await flow.during(lambda: flow.told("uploaded") >= 30, deadline_s=60)
+    enough.set()
+    asking.join(10)
+    assert not asking.is_alive()
+    assert failed == []
 
 
 @pytest.mark.anyio

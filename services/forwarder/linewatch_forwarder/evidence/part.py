@@ -2,7 +2,8 @@
 """The evidence's part of the forwarder, put together from the settings."""
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Coroutine
 
 from linewatch_forwarder.delivery import Delivery
 from linewatch_forwarder.evidence.files import WaitingFiles
@@ -13,8 +14,12 @@ from linewatch_forwarder.evidence.settings import EvidenceSettings
 from linewatch_forwarder.evidence.uploads import EvidenceUploads
 from linewatch_forwarder.uplinks.credentials import aws_session
 from linewatch_forwarder.uplinks.port import Uplink
+from linewatch_runtime.lifecycle import wait_until
 from linewatch_runtime.mqtt import Connection
 
+log = logging.getLogger(__name__)
+
+AGAIN_S = 60.0
 BEHIND_S = 0.5
 """Events that have waited so long come before evidence. What comes in steadily is sent within less."""
 
@@ -45,14 +50,26 @@ class EvidencePart:
     async def run(self, stop: asyncio.Event) -> None:
         """Until it is cancelled; uploads end with `stop`."""
         async with asyncio.TaskGroup() as tasks:
-            if self._pins:
-                tasks.create_task(self._pins.run(), name="pins")
-            if self._uploads:
-                tasks.create_task(self._uploads.run(stop), name="evidence uploads")
+            if pins := self._pins:
+                tasks.create_task(keep_going(pins.run, stop), name="pins")
+            if uploads := self._uploads:
+                tasks.create_task(keep_going(lambda: uploads.run(stop), stop), name="evidence uploads")
 
     def told(self) -> dict[str, object]:
         """For the status topic; empty where there is no upload."""
         return self._uploads.told() if self._uploads else {}
+
+
+async def keep_going(run: Callable[[], Coroutine[None, None, None]], stop: asyncio.Event) -> None:
+    """Runs it again after a fault of our own: evidence never takes the process, and with it the events, along."""
+    while not stop.is_set():
+        try:
+            await run()
+        except Exception:
+            log.exception("evidence_fault")
+        else:
+            return
+        await wait_until(stop, AGAIN_S)
 
 
 def why_wait(uplink: Uplink, delivery: Delivery) -> Callable[[], str]:

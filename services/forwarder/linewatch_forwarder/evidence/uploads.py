@@ -11,7 +11,6 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
-from typing import Protocol
 
 from linewatch_forwarder.evidence import metrics
 from linewatch_forwarder.evidence.files import EvidenceFile, WaitingFiles
@@ -29,25 +28,6 @@ FOR_A_PERSON_S = 600.0
 
 TRIES_OF_A_FILE = 5
 """Failures in a row that concern one file only; then the others go on without it until the next start."""
-
-
-class EvidencePlace(Protocol):
-    """What the status shows of the evidence; there may be none."""
-
-    def told(self) -> dict[str, object]:
-        """For the status topic."""
-
-
-class NoUploads:
-    """The evidence stays on this device."""
-
-    async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop`."""
-        await stop.wait()
-
-    def told(self) -> dict[str, object]:
-        """For the status topic."""
-        return {"state": "off"}
 
 
 class EvidenceUploads:
@@ -68,6 +48,8 @@ class EvidenceUploads:
         self._failures = 0
         self._of_file: tuple[EvidenceFile | None, int] = (None, 0)
         self._uploaded = self._uploaded_bytes = 0
+        # As last looked at: the files belong to whichever thread works on them.
+        self._waiting_files = self._waiting_bytes = 0
 
     def told(self) -> dict[str, object]:
         """For the status topic: state idle, uploading, waiting (why) or troubled (trouble)."""
@@ -75,8 +57,8 @@ class EvidenceUploads:
             "state": self._state,
             "why": self._why,
             "trouble": self._trouble,
-            "waiting_files": self._files.count,
-            "waiting_bytes": self._files.size_bytes,
+            "waiting_files": self._waiting_files,
+            "waiting_bytes": self._waiting_bytes,
             "uploaded": self._uploaded,
             "uploaded_bytes": self._uploaded_bytes,
             "pinned": len(self._notes.pins),
@@ -181,8 +163,6 @@ class EvidenceUploads:
         return random.uniform(least, max(least, min(longest, 2.0 ** min(self._failures, 10))))  # noqa: S311
 
     def _measure(self) -> None:
-        metrics.WAITING_FILES.set(self._files.count)
-        metrics.WAITING_BYTES.set(self._files.size_bytes)
-
-
-__all__ = ["EvidencePlace", "EvidenceUploads", "NoUploads"]
+        self._waiting_files, self._waiting_bytes = self._files.count, self._files.size_bytes
+        metrics.WAITING_FILES.set(self._waiting_files)
+        metrics.WAITING_BYTES.set(self._waiting_bytes)
