@@ -7,6 +7,7 @@ import copy
 import json
 import logging
 import random
+import sqlite3
 import subprocess
 import threading
 import time
@@ -39,9 +40,11 @@ from stream_manager_server import StreamManagerServer
 from linewatch_forwarder.streams import message_streams, sdk, stream_manager
 from linewatch_forwarder.streams.embedded import EmbeddedStreams
 from linewatch_forwarder.streams.frames import NoFrame, framed, unframed
+from linewatch_forwarder.streams.ledger import Ledger
 from linewatch_forwarder.streams.moving import move, put_aside
 from linewatch_forwarder.streams.port import DurableStreams, StreamsUnavailable
 from linewatch_forwarder.streams.sdk import Session
+from linewatch_forwarder.streams.stream_manager import open_streams
 from linewatch_runtime.mqtt import Connection, Subscriptions
 from linewatch_runtime.records import Record, SpoolFull, StreamLimit, StreamState, WhenFull
 from linewatch_runtime.spool import Spool, SpoolWorker
@@ -634,6 +637,49 @@ async def test_damaged_ledger_is_put_aside_and_nothing_that_waits_is_lost(
     (aside,) = [one for one in kind.folder.glob("stream-manager.db.damaged-*") if one.suffix != ".wal"]
     assert aside.read_bytes() == b"no database" * 1000
     assert "ledger_put_aside" in [one.message for one in caplog.records]
+
+
+async def test_ledger_at_its_cap_refuses_events_and_still_lets_them_go(
+    server: StreamManagerServer, tmp_path: Path
+) -> None:
+    """As the spool's: without a reserve a full file could not settle, and stayed full for ever."""
+    session = Session("127.0.0.1", server.port)
+    streams = open_streams(tmp_path / "ledger.db", session, StreamLimit(8 << 20), 1 << 20, 400 * 1024)
+    taken: list[Record] = []
+    with pytest.raises(SpoolFull, match="cap of the ledger"):
+        for begin in range(0, 20_000, 50):
+            group = [record(begin + number, alarm=True, size=20) for number in range(50)]
+            await streams.append(group)
+            taken += group
+    assert len(taken) > 200
+    assert await streams.append(taken[:50]) == 0, "known ones are answered all the same"
+
+    while left := [one.record.event_id for one in await streams.next(100)]:
+        await streams.settle(left)
+
+    assert (await state(streams)).settled == len(taken)
+    assert await streams.append([record(90_000, alarm=True)]) == 1
+    streams.close()
+
+
+async def test_disk_that_fails_under_the_ledger_is_told_and_tried_again(
+    kind: Kind, server: StreamManagerServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with kind.opened() as streams:
+        await streams.append([record(1), record(2)])
+
+        def failing(*_: object) -> int:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(Ledger, "place", failing)
+            with pytest.raises(StreamsUnavailable, match="disk I/O error"):
+                await streams.append([record(3)])
+            assert "disk I/O error" in streams.trouble
+
+        assert await streams.append([record(3)]) == 0, "it was taken in from Stream Manager"
+        assert held(server) == await waiting(streams) == ids([record(1), record(2), record(3)])
+        assert streams.trouble == ""
 
 
 # --- what can't be read ----------------------------------------------------------------------------------------------------------

@@ -12,20 +12,18 @@ If the whole file is lost, that is everything that Stream Manager still holds: d
 by the ids. Age is counted by a clock of this file, as the spool's is (decision 6).
 """
 
-import sqlite3
+import logging
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from linewatch_forwarder.streams.ledger_file import LedgerFile
 from linewatch_forwarder.streams.port import DeadLetter
 from linewatch_runtime.records import DropReport, Record, SpoolDamaged, SpoolFull, StreamLimit, StreamState
-from linewatch_runtime.spool import BURIED_KEPT, LATEST_FIRST_EPOCH, SETTLED_KEPT
+from linewatch_runtime.spool import BURIED_KEPT
 
-PAGE_BYTES = 4096
-
-SCHEMA_VERSION = 1
+log = logging.getLogger(__name__)
 
 GAP = "stream_gap"
 """Reason of a loss that neither the size nor the age of the stream explains."""
@@ -78,41 +76,8 @@ class Account:
     span: int = 0
 
 
-class Ledger:
-    """One SQLite file. Use it from one thread only."""
-
-    def __init__(self, path: Path, limit: StreamLimit, file_max_bytes: int = 256 * 1024 * 1024) -> None:
-        """Opens or makes the file.
-
-        Raises:
-            SpoolDamaged: it can't be read.
-        """
-        self.limit = limit
-        try:
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=10)
-        except sqlite3.OperationalError as error:
-            raise SpoolDamaged(f"{path}: {error}; the directory must be there and writable") from error
-        try:
-            self._db.execute("PRAGMA journal_mode = WAL")
-            # FULL: under NORMAL a settled row can come back in a power cut, and a drop can be told twice.
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._db.execute(f"PRAGMA max_page_count = {file_max_bytes // PAGE_BYTES}")
-            self._db.execute(f"PRAGMA journal_size_limit = {4 * 1024 * 1024}")
-            self._db.executescript(Path(__file__).with_name("ledger.sql").read_text())
-            if self._db.execute("PRAGMA user_version").fetchone()[0] < SCHEMA_VERSION:
-                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            found = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if found != "ok":
-                raise sqlite3.DatabaseError(found)
-        except sqlite3.DatabaseError as error:
-            self._db.close()
-            raise SpoolDamaged(f"{path}: {error}") from error
-        self._opened_at = time.monotonic()
-        self._clock_base = self._number("clock_ms") / 1000
-
-    def close(self) -> None:
-        """Folds the log into the file and closes it."""
-        self._db.close()
+class Ledger(LedgerFile):
+    """What waits, by message stream and by class."""
 
     # --- what Stream Manager holds -----------------------------------------------------------------------------------
 
@@ -125,11 +90,13 @@ class Ledger:
         return {row[0]: Account(row[1], row[2], row[3] or 0) for row in rows}
 
     def unknown(self, records: Sequence[Record]) -> list[Record]:
-        """Those whose event is neither here nor left not long ago, each id once."""
+        """Those whose event is neither here nor left not long ago, each id once. Raises SpoolFull by the file's cap."""
         new: dict[str, Record] = {}
         for record in records:
             if record.event_id not in new and not self._knows(record.event_id):
                 new[record.event_id] = record
+        if new and self.is_full:
+            raise SpoolFull(records[0].stream, "the cap of the ledger's file is reached, over all streams")
         return list(new.values())
 
     def place(self, placed: Iterable[Placed]) -> int:
@@ -321,18 +288,7 @@ class Ledger:
             ))  # fmt: skip
         return states
 
-    def next_epoch(self) -> int:
-        """A number above that of every earlier start; a new file begins at the unix seconds, as a spool does."""
-        with self._transaction():
-            epoch = (self._number("epoch") or max(0, min(int(time.time()), LATEST_FIRST_EPOCH))) + 1
-            self._db.execute("INSERT OR REPLACE INTO numbers VALUES ('epoch', ?)", (epoch,))
-        return epoch
-
-    def clock(self) -> float:
-        """Seconds that processes have had this file open, in total; never jumps."""
-        return self._clock_base + time.monotonic() - self._opened_at
-
-    # --- parts of a transaction --------------------------------------------------------------------------------------
+    # --- parts of a transaction ---------------------------------------------------------------------------------------------
 
     def _take_in(self, one: Placed) -> bool:
         """Accounts for one message, and lets its event wait if it is new."""
@@ -352,14 +308,6 @@ class Ledger:
         self._count(one.stream, "stored", 1)
         return True
 
-    def _knows(self, event_id: str) -> bool:
-        return bool(
-            self._db.execute(
-                "SELECT 1 FROM waiting WHERE event_id = ?1 UNION ALL SELECT 1 FROM settled WHERE event_id = ?1",
-                (event_id,),
-            ).fetchone()
-        )
-
     def _accounted(self, message_stream: str) -> int:
         row = self._db.execute(
             "SELECT accounted FROM message_streams WHERE name = ?", (message_stream,)
@@ -375,69 +323,24 @@ class Ledger:
         ).fetchone()
         return int(end) - size
 
-    def _hold(self, record: Record) -> None:
-        self._db.execute(
-            "INSERT INTO waiting (event_id, stream, alarm, stored_at, size, topic, payload) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (record.event_id, record.stream, record.alarm, self.clock(), record.size, record.topic, record.payload),
-        )  # fmt: skip
-        self._fill(record.stream, 1, record.size)
-        self._count(record.stream, "stored", 1)
 
-    def _drop(self, event_id: str, reason: str) -> None:
-        stream = self._remove(event_id)
-        if stream is not None:
-            self._count(stream, f"dropped:{reason}", 1)
-            self._count(stream, f"unreported:{reason}", 1)
+def open_ledger(path: Path, limit: StreamLimit, file_max_bytes: int) -> Ledger:
+    """The ledger at `path`. One that can't be read is put aside, never deleted: its dead letters are in it.
 
-    def _remove(self, event_id: str) -> str | None:
-        row = self._db.execute(
-            "DELETE FROM waiting WHERE event_id = ? RETURNING stream, size", (event_id,)
-        ).fetchone()
-        if row is None:
-            return None
-        self._fill(row[0], -1, -row[1])
-        return str(row[0])
+    A new one takes in all that Stream Manager holds, so that nothing that waits is lost.
 
-    def _remember(self, event_id: str) -> None:
-        self._db.execute("INSERT OR IGNORE INTO settled (event_id) VALUES (?)", (event_id,))
-
-    def _trim(self) -> None:
-        self._db.execute(
-            "DELETE FROM settled WHERE number <= (SELECT max(number) FROM settled) - ?", (SETTLED_KEPT,)
-        )
-
-    def _fill(self, stream: str, events: int, size: int) -> None:
-        self._db.execute(
-            "INSERT INTO streams VALUES (?1, ?2, ?3)"
-            " ON CONFLICT (stream) DO UPDATE SET events = events + ?2, bytes = bytes + ?3",
-            (stream, events, size),
-        )
-
-    def _count(self, stream: str, name: str, amount: int) -> None:
-        self._db.execute(
-            "INSERT INTO counts VALUES (?1, ?2, ?3) ON CONFLICT (stream, name) DO UPDATE SET value = value + ?3",
-            (stream, name, amount),
-        )
-
-    def _number(self, name: str) -> int:
-        row = self._db.execute("SELECT value FROM numbers WHERE name = ?", (name,)).fetchone()
-        return int(row[0]) if row else 0
-
-    def _keep_clock(self) -> None:
-        self._db.execute("INSERT OR REPLACE INTO numbers VALUES ('clock_ms', ?)", (int(self.clock() * 1000),))
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """BEGIN IMMEDIATE … COMMIT, which returns when the log is on disk. Raises SpoolFull; nothing changed then."""
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_FULL:
-                raise SpoolFull(
-                    "the ledger", "the disk, or the file's own cap, is full; free some space"
-                ) from error
+    Raises:
+        SpoolDamaged: there can't be a ledger at all.
+    """
+    try:
+        return Ledger(path, limit, file_max_bytes)
+    except SpoolDamaged as error:
+        if not path.is_file():
             raise
+        aside = path.with_name(f"{path.name}.damaged-{int(time.time())}")
+        for ending in ("", "-wal", "-shm"):
+            part = path.with_name(path.name + ending)
+            if part.exists():
+                part.rename(aside.with_name(aside.name + ending))
+        log.error("ledger_put_aside", extra={"reason": str(error), "kept_as": str(aside)})
+        return Ledger(path, limit, file_max_bytes)

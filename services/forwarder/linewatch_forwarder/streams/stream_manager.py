@@ -20,6 +20,7 @@ import asyncio
 import dataclasses
 import functools
 import logging
+import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +31,7 @@ from stream_manager.data import Message
 from stream_manager.exceptions import ResourceNotFoundException
 
 from linewatch_forwarder.streams.frames import NoFrame, framed, unframed
-from linewatch_forwarder.streams.ledger import Account, Ledger, Placed, Waiting
+from linewatch_forwarder.streams.ledger import Account, Ledger, Placed, Waiting, open_ledger
 from linewatch_forwarder.streams.message_streams import (
     ALARMS,
     DEVICE_STREAM,
@@ -44,7 +45,6 @@ from linewatch_runtime.lifecycle import in_daemon_thread
 from linewatch_runtime.records import (
     DropReport,
     Record,
-    SpoolDamaged,
     SpoolFull,
     Stored,
     StreamLimit,
@@ -95,6 +95,7 @@ class StreamManagerStreams:
         except BaseException:
             self._thread.shutdown()
             raise
+        self._ledger_trouble = ""
         self._turn = asyncio.Lock()  # one conversation with Stream Manager at a time
         self._looked = 0
         self._made: set[str] = set()
@@ -103,8 +104,8 @@ class StreamManagerStreams:
 
     @property
     def trouble(self) -> str:
-        """Why Stream Manager can't be asked."""
-        return self._session.trouble
+        """Why Stream Manager can't be asked, or the ledger be written."""
+        return self._session.trouble or self._ledger_trouble
 
     async def append(self, records: Sequence[Record]) -> int:
         """One message for each record, each flushed; a group that fails in the middle leaves a prefix, which is known."""
@@ -359,8 +360,17 @@ class StreamManagerStreams:
         return (await self._keep(self._ledger.accounts)).get(name, Account())
 
     async def _keep(self, function: Callable[..., Answer], *arguments: object) -> Answer:
-        """Runs in the ledger's thread, one at a time."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: function(*arguments))
+        """Runs in the ledger's thread, one at a time. A disk that fails is no reason to end: it is tried again."""
+        loop = asyncio.get_running_loop()
+        try:
+            answer = await loop.run_in_executor(self._thread, lambda: function(*arguments))
+        except sqlite3.Error as error:
+            self._ledger_trouble = (
+                f"the ledger can't be read or written: {error}; a restart puts a damaged one aside"
+            )
+            raise StreamsUnavailable(self._ledger_trouble) from error
+        self._ledger_trouble = ""
+        return answer
 
     async def _ask(self, function: Callable[[], Answer]) -> Answer:
         """Runs in a thread of its own: what hangs there holds neither the event loop nor the process's end."""
@@ -372,27 +382,7 @@ class StreamManagerStreams:
 def open_streams(
     path: Path, session: Session, limit: StreamLimit, segment_bytes: int, file_max_bytes: int
 ) -> StreamManagerStreams:
-    """The streams with their ledger at `path`.
-
-    A ledger that can't be read is put aside, never deleted: its dead letters are in it. A new one takes in all that
-    Stream Manager holds, so that nothing that waits is lost.
-
-    Raises:
-        SpoolDamaged: there can't be a ledger at all.
-    """
-
-    def open_ledger() -> Ledger:
-        try:
-            return Ledger(path, limit, file_max_bytes)
-        except SpoolDamaged as error:
-            if not path.is_file():
-                raise
-            aside = path.with_name(f"{path.name}.damaged-{int(time.time())}")
-            for ending in ("", "-wal", "-shm"):
-                part = path.with_name(path.name + ending)
-                if part.exists():
-                    part.rename(aside.with_name(aside.name + ending))
-            log.error("ledger_put_aside", extra={"reason": str(error), "kept_as": str(aside)})
-            return Ledger(path, limit, file_max_bytes)
-
-    return StreamManagerStreams(session, open_ledger, limit, segment_bytes)
+    """The streams with their ledger at `path`. Raises SpoolDamaged: there can't be a ledger."""
+    return StreamManagerStreams(
+        session, lambda: open_ledger(path, limit, file_max_bytes), limit, segment_bytes
+    )
