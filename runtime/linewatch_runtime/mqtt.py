@@ -16,13 +16,19 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from linewatch_runtime.lifecycle import in_daemon_thread
+from linewatch_runtime.mqtt_client import (
+    CONNECT_TIMEOUT_S,
+    MOST_IN_FLIGHT,
+    message_of,
+    new_client,
+    packet_size,
+)
 from linewatch_runtime.mqtt_sessions import Sessions
 from linewatch_runtime.mqtt_words import (
     Endpoint,
@@ -43,12 +49,8 @@ NO_MATCHING_SUBSCRIBERS = 0x10
 FIRST_FAILURE = 0x80
 PACKET_TOO_LARGE = 0x95
 
-CONNECT_TIMEOUT_S = 10.0
 PUBLISH_TIMEOUT_S = 10.0
 KEEPALIVE_S = 20
-
-MOST_IN_FLIGHT = 65_535
-"""Publishes without an acknowledgement where a broker names no limit of its own (MQTT 5, 3.2.2.3.3)."""
 
 __all__ = [
     "Connection", "Endpoint", "Message", "MqttError", "NobodySubscribed", "NotConnected", "Refused", "Subscriptions",
@@ -144,7 +146,7 @@ class Connection:
             properties.UserProperty = list(user_properties.items())
         if content_type:
             properties.ContentType = content_type
-        size = _packet_size(topic, payload, properties)
+        size = packet_size(topic, payload, properties)
         if 0 < self.largest_packet < size:
             told = f"Packet too large: {size} bytes, and the broker takes {self.largest_packet}"
             raise Refused(f"publish to {topic}", PACKET_TOO_LARGE, told)
@@ -246,19 +248,7 @@ class Connection:
     def _new_client(
         self, loop: asyncio.AbstractEventLoop, accepted: asyncio.Future[None], ended: asyncio.Future[_End]
     ) -> paho.Client:
-        client = paho.Client(
-            CallbackAPIVersion.VERSION2, self.endpoint.client_id, protocol=paho.MQTTv5,
-            manual_ack=self._subscriptions.manual_ack, reconnect_on_failure=False,
-        )  # fmt: skip
-        client.connect_timeout = CONNECT_TIMEOUT_S
-        client.max_inflight_messages_set(MOST_IN_FLIGHT)
-        if self.endpoint.username:
-            secret = self.endpoint.password_file.read_text().strip() if self.endpoint.password_file else None
-            client.username_pw_set(self.endpoint.username, secret)
-        if self.endpoint.tls:
-            client.tls_set_context(self.endpoint.tls.context())
-        if self._will:
-            client.will_set(self._will.topic, self._will.payload, qos=1, retain=True)
+        client = new_client(self.endpoint, self._subscriptions, self._will)
 
         def from_thread(function: Callable[..., None], *arguments: object) -> None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending
@@ -273,7 +263,7 @@ class Connection:
             from_thread(self._on_subscribe, accepted, codes)
 
         def received(_c: object, _u: object, message: paho.MQTTMessage) -> None:
-            from_thread(self.messages.put_nowait, _message(message, client))
+            from_thread(self.messages.put_nowait, message_of(message, client))
 
         def published(_c: object, _u: object, mid: int, code: ReasonCode, _p: object) -> None:
             from_thread(self._on_publish, mid, code)
@@ -333,16 +323,3 @@ def _on_disconnect(accepted: asyncio.Future[None], ended: asyncio.Future[_End], 
         accepted.set_exception(NotConnected(reason))
     if not ended.done():
         ended.set_result(_End(reason, code.value if code.value >= FIRST_FAILURE else 0))
-
-
-def _packet_size(topic: str, payload: bytes, properties: Properties) -> int:
-    """Bytes of a PUBLISH with QoS 1 (MQTT 5, 3.3): header, length, topic with its length, packet id, the rest."""
-    rest = 2 + len(topic.encode()) + 2 + len(properties.pack()) + len(payload)  # type: ignore[no-untyped-call]
-    return 1 + next(count for count in (1, 2, 3, 4) if rest < 128**count) + rest
-
-
-def _message(message: paho.MQTTMessage, client: paho.Client) -> Message:
-    pairs = getattr(message.properties, "UserProperty", None) or []
-    return Message(
-        message.topic, bytes(message.payload), message.qos, message.mid, message.retain, dict(pairs), client
-    )

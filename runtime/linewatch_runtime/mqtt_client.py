@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What paho-mqtt is asked for, and what it does not do itself: one client for one session, sizes, messages."""
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.properties import Properties
+
+from linewatch_runtime.mqtt_words import Endpoint, Message, Subscriptions, Will
+
+CONNECT_TIMEOUT_S = 10.0
+
+MOST_IN_FLIGHT = 65_535
+"""Publishes without an acknowledgement where a broker names no limit of its own (MQTT 5, 3.2.2.3.3)."""
+
+
+def new_client(endpoint: Endpoint, subscriptions: Subscriptions, will: Will | None) -> paho.Client:
+    """A client without callbacks. Raises OSError or ValueError where a file of the endpoint can't be used."""
+    client = paho.Client(
+        CallbackAPIVersion.VERSION2, endpoint.client_id, protocol=paho.MQTTv5,
+        manual_ack=subscriptions.manual_ack, reconnect_on_failure=False,
+    )  # fmt: skip
+    client.connect_timeout = CONNECT_TIMEOUT_S
+    client.max_inflight_messages_set(MOST_IN_FLIGHT)  # the connection keeps the broker's own limit
+    if endpoint.username:
+        secret = endpoint.password_file.read_text().strip() if endpoint.password_file else None
+        client.username_pw_set(endpoint.username, secret)
+    if endpoint.tls:
+        client.tls_set_context(endpoint.tls.context())
+    if will:
+        client.will_set(will.topic, will.payload, qos=1, retain=True)
+    return client
+
+
+def packet_size(topic: str, payload: bytes, properties: Properties) -> int:
+    """Bytes of a PUBLISH with QoS 1 (MQTT 5, 3.3): header, length, topic with its length, packet id, the rest."""
+    rest = 2 + len(topic.encode()) + 2 + len(properties.pack()) + len(payload)  # type: ignore[no-untyped-call]
+    return 1 + next(count for count in (1, 2, 3, 4) if rest < 128**count) + rest
+
+
+def message_of(message: paho.MQTTMessage, client: paho.Client) -> Message:
+    """The message as the rest of the process knows it; `client` stands for the session."""
+    pairs = getattr(message.properties, "UserProperty", None) or []
+    return Message(
+        message.topic, bytes(message.payload), message.qos, message.mid, message.retain, dict(pairs), client
+    )
