@@ -145,6 +145,24 @@ async def test_a_bus_that_is_away_holds_its_own_events_only_and_is_told(
     assert len(bus.ids) == len(set(bus.ids))
 
 
+async def test_a_bus_that_says_nothing_holds_neither_iot_core_nor_the_end(
+    mosquitto: Broker, cloud: Cloud, bus: EventBusServer, beside: Forwarder
+) -> None:
+    bus.hang = True
+    beside.environment["FORWARDER_EVENT_BUS_KINDS"] = "all"
+    beside.start()
+    async with listening(cloud.endpoint("rule"), EVERYTHING) as rule, producing(mosquitto) as capture:
+        await until(lambda: len(beside.events("mqtt_connected")) >= 3, "all is connected", 30)
+        first, second = some(20), some(20, first=20)
+        await committed(capture, first)
+        await until(lambda: bus.requests, "the bus is asked", 30)
+        await committed(capture, second)
+        await until(lambda: ids_of([*first, *second], "/inspection") <= set(rule.ids), "IoT Core goes on", 20)
+
+        assert beside.end(10) == 0
+    assert "Traceback" not in beside.told()
+
+
 def test_wrong_settings_of_the_bus_and_the_nucleus_are_named(beside: Forwarder) -> None:
     wrong = [
         ({"FORWARDER_AWS_REGION": ""}, "FORWARDER_AWS_REGION must be set: FORWARDER_EVENT_BUS"),
