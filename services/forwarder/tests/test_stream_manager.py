@@ -734,6 +734,61 @@ async def test_segment_that_can_not_be_read_holds_nothing_else_and_comes_when_it
     assert await waiting(streams) == ids([record(n) for n in range(6)])
 
 
+async def test_what_can_not_be_read_holds_no_start(kind: Kind, server: StreamManagerServer) -> None:
+    """With the ledger gone every message is read; one that can't be must not keep the others for ever."""
+    with kind.opened(PLENTY) as streams:
+        await streams.append([record(number) for number in range(700)])
+    for path in kind.folder.glob("stream-manager.db*"):
+        path.unlink()
+    server.damage(LINE, 3)
+    server.damage(LINE, 650)
+
+    with kind.opened(PLENTY) as streams:
+        found = await waiting(streams)
+
+    assert found == ids([record(number) for number in range(700) if number not in {3, 650}])
+
+
+@pytest.mark.parametrize(
+    "operation", [Operation.ListStreams, Operation.DescribeMessageStream, Operation.CreateMessageStream]
+)
+async def test_error_of_stream_manager_is_tried_again_and_ends_nothing(
+    kind: Kind, server: StreamManagerServer, operation: Operation
+) -> None:
+    with kind.opened() as streams:
+        await streams.append([record(0)])
+    for status in (
+        ResponseStatusCode.UnknownFailure,
+        ResponseStatusCode.InvalidRequest,
+        ResponseStatusCode.UpdateFailed,
+    ):
+        with kind.opened() as streams:
+            server.refuse(operation, status)
+            again = record(server.requests["AppendMessage"])
+            tries = 0
+            while tries < 3:
+                tries += 1
+                with contextlib.suppress(StreamsUnavailable):
+                    await streams.append([again])
+                    break
+            assert tries < 3
+            assert again.event_id in await waiting(streams)
+
+
+async def test_server_that_can_not_update_is_used_as_it_is(
+    kind: Kind, server: StreamManagerServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with StreamManagerClient(port=server.port) as client:
+        client.create_message_stream(
+            MessageStreamDefinition(LINE, strategy_on_full=StrategyOnFull.OverwriteOldestData)
+        )
+    server.refuse(Operation.UpdateMessageStream, ResponseStatusCode.UnknownOperation)
+    with kind.opened() as streams:
+        assert await streams.append([record(1)]) == 1
+
+    assert "message_stream_differs" in [one.message for one in caplog.records]
+
+
 # --- from one kind to the other ----------------------------------------------------------------------------------------------
 
 

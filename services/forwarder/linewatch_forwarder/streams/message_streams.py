@@ -29,7 +29,6 @@ from stream_manager.exceptions import (
     NotEnoughMessagesException,
     ResourceNotFoundException,
     StreamManagerException,
-    UpdateNotAllowedException,
 )
 
 from linewatch_forwarder.streams.port import StreamsUnavailable
@@ -130,7 +129,7 @@ class MessageStreams:
         try:
             self._session.call(lambda client: client.update_message_stream(wanted))
             log.info("message_stream_changed", extra={"stream": name, "to": _told(wanted)})
-        except UpdateNotAllowedException as error:
+        except StreamManagerException as error:  # not allowed, failed, or a server that is too old to know it
             # Used as it is: events come first, and a smaller size or memory persistence is for a person to judge.
             log.error("message_stream_differs", extra={
                 "stream": name, "is": _told(found.definition), "wanted": _told(wanted), "reason": str(error),
@@ -187,10 +186,29 @@ class MessageStreams:
             return []
         return found
 
-    def read_all(self, name: str, first: int, last: int) -> Iterator[Message]:
-        """Every message that is there from `first` to `last`."""
+    def read_all(
+        self, name: str, first: int, last: int, unreadable: set[tuple[str, int]] | None = None
+    ) -> Iterator[Message]:
+        """Every message that is there from `first` to `last`.
+
+        What Stream Manager has and can't read is passed over, told in the log, and put into `unreadable`.
+        """
+        alone_to = first - 1  # up to here one by one: the others are not to wait for what can't be read
         while first <= last:
-            found = self.read(name, first, min(READ_AT_ONCE, last - first + 1))
+            count = 1 if first <= alone_to else min(READ_AT_ONCE, last - first + 1)
+            try:
+                found = self.read(name, first, count)
+            except MessageStoreReadErrorException as error:
+                if count > 1:
+                    alone_to = first + count - 1
+                    continue
+                log.error(
+                    "message_unreadable", extra={"stream": name, "sequence": first, "reason": str(error)}
+                )
+                if unreadable is not None:
+                    unreadable.add((name, first))
+                first += 1
+                continue
             if not found:
                 return
             yield from (one for one in found if one.sequence_number <= last)
@@ -207,23 +225,9 @@ class MessageStreams:
         found: dict[tuple[str, int], bytes] = {}
         unreadable: set[tuple[str, int]] = set()
         for name, sequences in _runs(wanted):
-            try:
-                for one in self.read_all(name, sequences[0], sequences[-1]):
+            with contextlib.suppress(ResourceNotFoundException):
+                for one in self.read_all(name, sequences[0], sequences[-1], unreadable):
                     found[name, one.sequence_number] = one.payload
-            except MessageStoreReadErrorException as error:
-                log.error(
-                    "message_unreadable",
-                    extra={"stream": name, "sequence": sequences[0], "reason": str(error)},
-                )
-                if len(sequences) == 1:
-                    unreadable.add((name, sequences[0]))
-                else:  # one by one: the others are not to wait for it
-                    for sequence in sequences:
-                        more, bad = self.fetch({(name, sequence): 0})
-                        found |= more
-                        unreadable |= bad
-            except ResourceNotFoundException:
-                continue
         return found, unreadable
 
     def _append(self, name: str, message: bytes) -> int:

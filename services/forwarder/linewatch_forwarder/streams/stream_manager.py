@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from stream_manager.data import Message
-from stream_manager.exceptions import ResourceNotFoundException
+from stream_manager.exceptions import ResourceNotFoundException, StreamManagerException
 
 from linewatch_forwarder.streams.frames import NoFrame, framed, unframed
 from linewatch_forwarder.streams.ledger import Account, Ledger, Placed, Waiting, open_ledger
@@ -375,7 +375,10 @@ class StreamManagerStreams:
     async def _ask(self, function: Callable[[], Answer]) -> Answer:
         """Runs in a thread of its own: what hangs there holds neither the event loop nor the process's end."""
         answers: list[Answer] = []
-        await in_daemon_thread(lambda: answers.append(function()))
+        try:
+            await in_daemon_thread(lambda: answers.append(function()))
+        except StreamManagerException as error:
+            raise StreamsUnavailable(f"Stream Manager: {type(error).__name__}: {error}") from error
         return answers.pop()
 
 
