@@ -127,7 +127,7 @@ def metric_names(text: str) -> set[str]:
 
 
 def defined() -> str:
-    ours = [*ROOT.glob("services/*/linewatch_*/*.py"), *ROOT.glob("runtime/linewatch_runtime/*.py")]
+    ours = [*ROOT.glob("services/*/linewatch_*/**/*.py"), *ROOT.glob("runtime/linewatch_runtime/*.py")]
     return "\n".join(path.read_text() for path in ours)
 
 

@@ -5,7 +5,6 @@ from prometheus_client import Counter, Gauge
 
 from linewatch_forwarder.evidence.s3_failures import REASONS
 
-
 WAITING_FILES = Gauge(
     "linewatch_forwarder_evidence_waiting_files", "Evidence files that the cloud does not have yet."
 )
