@@ -5,16 +5,22 @@ They trust `committed` and send nothing twice by themselves, so that nobody but 
 """
 
 import asyncio
+import contextlib
 import json
+import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from brokers import STATION, Broker, connected, inspection
+from brokers import STATION, Broker, connected, inspection, until
+from faults.sink import Sink
 
 from linewatch_runtime.events import Place, stream_of
 from linewatch_runtime.mqtt import Connection, MqttError, Subscriptions
 from linewatch_runtime.records import Record
+
+AGAIN_WITHIN_S = 5.0
+"""After the cause of a refusal is gone."""
 
 AT_ONCE = 100
 """Publishes on their way at once."""
@@ -67,6 +73,20 @@ class Station:
     def refused(self) -> list[str]:
         """What was made and not committed, in order."""
         return [one for one in self.made if one not in self.committed]
+
+
+async def flows_again(line: Station, sink: Sink) -> float:
+    """Seconds until a new event is committed and at the cloud."""
+    begun = time.monotonic()
+    while True:
+        (fresh,) = await line.make(["NG"])
+        with contextlib.suppress(
+            AssertionError
+        ):  # one that was refused is never committed: the next one may be
+            await until(lambda: fresh in sink.first, "a fresh event arrives", 0.3)  # noqa: B023
+            assert fresh in line.committed
+            return time.monotonic() - begun
+        assert time.monotonic() - begun < AGAIN_WITHIN_S, "no room was made of the room there is"
 
 
 @asynccontextmanager

@@ -18,14 +18,13 @@ from pathlib import Path
 
 import pytest
 from brokers import Broker, Child, Cloud, until
-from faults.loads import Station, station
+from faults.loads import AGAIN_WITHIN_S, Station, flows_again, station
 from faults.sink import Sink, sinking
 from faults.volumes import Volume, volume
 from forwarding import Forwarder, forwarder  # noqa: F401 - a fixture
 
 pytestmark = [pytest.mark.faults, pytest.mark.anyio, pytest.mark.timeout(240)]
 
-AGAIN_WITHIN_S = 5.0
 PRODUCER = Path(__file__).with_name("producer.py")
 
 
@@ -162,20 +161,6 @@ async def line_flows(forwarder: Forwarder, line: Station, sink: Sink) -> None:
     await until(lambda: len(forwarder.events("mqtt_connected")) >= 3, "all is connected", 20)
     await line.make(["OK"] * 50)
     await until(lambda: not sink.lacks(line.made), "the first arrive", 20)
-
-
-async def flows_again(line: Station, sink: Sink) -> float:
-    """Seconds until a new event is committed and at the cloud."""
-    begun = time.monotonic()
-    while True:
-        (fresh,) = await line.make(["NG"])
-        with contextlib.suppress(
-            AssertionError
-        ):  # one that was refused is never committed: the next one may be
-            await until(lambda: fresh in sink.first, "a fresh event arrives", 0.3)  # noqa: B023
-            assert fresh in line.committed
-            return time.monotonic() - begun
-        assert time.monotonic() - begun < AGAIN_WITHIN_S, "no room was made of the room there is"
 
 
 def tell(tally, line: Station, sink: Sink, note: str) -> None:

@@ -138,7 +138,7 @@ async def test_all_that_the_forwarder_committed_reaches_the_cloud_after_the_powe
             stack.callback(forwarder.kill)
             forwarder.environment["FORWARDER_STATE_DIR"] = str(disk.folder / "state")
             for _ in range(cuts):
-                forwarder.environment["FORWARDER_UPLINK_RATE"] = "20"  # a backlog, while some are settled
+                forwarder.environment |= {"FORWARDER_UPLINK_RATE": "20", "FORWARDER_BATCH_MAX_EVENTS": "1"}
                 forwarder.start()
                 async with listening(mosquitto.endpoint("capture"), STATION.topic("committed")) as capture:
                     flow = asyncio.create_task(_produce(capture.connection), name="produce")
@@ -155,7 +155,10 @@ async def test_all_that_the_forwarder_committed_reaches_the_cloud_after_the_powe
                     committed |= _committed(capture)
                 waiting = len(sink.lacks(committed))
                 disk.power_returns()
-                forwarder.environment["FORWARDER_UPLINK_RATE"] = "10000"
+                forwarder.environment |= {
+                    "FORWARDER_UPLINK_RATE": "10000",
+                    "FORWARDER_BATCH_MAX_EVENTS": "40",
+                }
                 forwarder.start()
                 with contextlib.suppress(AssertionError):  # what is missing is counted below
                     await until(lambda: not sink.lacks(committed), "all arrive", 40)  # noqa: B023
