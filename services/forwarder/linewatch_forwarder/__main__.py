@@ -41,8 +41,8 @@ from linewatch_runtime.telemetry import serve_metrics
 log = logging.getLogger("linewatch_forwarder")
 
 SESSION_EXPIRY_S = 24 * 3600
-DRAIN_S = 8.0
-"""How long a stop waits for the batch in hand; containers are given 10 s."""
+DRAIN_S = 5.0
+"""How long a stop waits for the batch in hand. Containers are given 10 s, and a slow disk needs some of them after it."""
 
 FILE_SHARE = 0.75
 """Of the file's cap that events may take at least; the rest is kept for letting them go."""
