@@ -119,12 +119,7 @@ class StreamManagerStreams:
             frames = {name: [framed(one) for one in group] for name, group in groups.items()}
             for name, messages in frames.items():
                 await self._make_sure_of_room(name, messages)
-            return sum(
-                [
-                    await self._append(name, groups[name], frames[name])
-                    for name in sorted(groups, reverse=True)
-                ]
-            )
+            return sum([await self._append(name, groups[name], frames[name]) for name in groups])
 
     async def next(
         self, limit: int, *, except_streams: Collection[str] = (), except_ids: Collection[str] = ()
@@ -205,16 +200,12 @@ class StreamManagerStreams:
         if name not in self._made:
             await self._ask(lambda: self._streams.make(name))
             self._made.add(name)
-        looked, self._looked = (
-            self._looked,
-            0,
-        )  # a cancelled or failed append is looked for before anything else
+        # An append that is cancelled or fails is looked for before anything else is asked.
+        looked, self._looked = self._looked, 0
         appended = await self._ask(lambda: self._streams.append(name, messages))
         accounted = (await self._keep(self._ledger.accounts)).get(name, Account()).accounted
         if appended.sequences and appended.sequences[0] <= accounted:
-            await self._begin_anew(
-                name
-            )  # these too are taken in by it; the producer sends again, and they are known
+            await self._begin_anew(name)  # takes these in, too: the producer sends again, and they are known
             raise StreamsUnavailable(
                 f"{name} in Stream Manager was made anew, or is older than this device's ledger"
             )
