@@ -26,7 +26,8 @@ from linewatch_forwarder.uplinks.greengrass_ipc import GreengrassIpc
 from linewatch_forwarder.uplinks.iot_core import IotCore
 from linewatch_forwarder.uplinks.none import NoUplink
 from linewatch_forwarder.uplinks.port import Uplink
-from linewatch_forwarder.uplinks.routes import Routes, Sink, is_for_bus, is_for_iot_core
+from linewatch_forwarder.uplinks.routes import Routes
+from linewatch_forwarder.uplinks.sinks import Sink, is_for_bus, is_for_iot_core
 from linewatch_runtime import logs
 from linewatch_runtime.health import Heartbeat
 from linewatch_runtime.lifecycle import stop_on_signals

@@ -17,7 +17,8 @@ from linewatch_forwarder.delivery import Delivery
 from linewatch_forwarder.streams.embedded import EmbeddedStreams
 from linewatch_forwarder.uplinks import routes
 from linewatch_forwarder.uplinks.port import Outcome
-from linewatch_forwarder.uplinks.routes import Routes, Sink, is_for_bus, is_for_iot_core
+from linewatch_forwarder.uplinks.routes import Routes
+from linewatch_forwarder.uplinks.sinks import Sink, is_for_bus, is_for_iot_core
 from linewatch_runtime.events import DEVICE_LINE, Place, envelope, new_event_id, origin
 from linewatch_runtime.records import Record
 from linewatch_runtime.spool import Spool, SpoolWorker, StreamLimit
