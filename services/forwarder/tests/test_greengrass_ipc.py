@@ -3,6 +3,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -276,6 +277,19 @@ async def test_a_nucleus_that_says_nothing_is_left_after_the_timeout(
         nucleus.hang = False
         await until(lambda: not waiting(worker), "taken and settled", 30)
     assert set(events_of(nucleus.published)) == set(ids)
+
+
+async def test_a_socket_of_before_the_nucleus_restart_names_the_remedy(
+    worker: SpoolWorker, nucleus: Nucleus
+) -> None:
+    """What a container sees whose mount shows the file of before: a socket that nobody listens on."""
+    nucleus.stop()
+    with socket.socket(socket.AF_UNIX) as old:
+        old.bind(str(nucleus.path))
+    async with delivering(worker, nucleus) as (_, uplink):
+        await until(
+            lambda: "restart the component: its mount shows the old socket" in uplink.trouble, "it is told"
+        )
 
 
 async def test_a_token_that_the_nucleus_does_not_know_is_told(worker: SpoolWorker, nucleus: Nucleus) -> None:
