@@ -4,11 +4,13 @@
 A kill -9 can't see a missing fsync, since the kernel still has what was written; a power loss can. Beside each stands
 the control: with synchronous=NORMAL the same writer loses what it acknowledged, at a fixed point, always.
 
-Guards: runtime/linewatch_runtime/spool.py, services/forwarder/linewatch_forwarder/intake.py.
+Guards: runtime/linewatch_runtime/spool.py, services/forwarder/linewatch_forwarder/intake.py,
+services/capture/linewatch_capture/evidence_budget.py.
 """
 
 import asyncio
 import contextlib
+import hashlib
 import itertools
 import json
 import random
@@ -30,6 +32,7 @@ from linewatch_runtime.spool import Spool, StreamLimit
 pytestmark = pytest.mark.faults
 
 WRITER = Path(__file__).with_name("writer.py")
+EVIDENCE = Path(__file__).with_name("evidence_writer.py")
 SEED = 20261121
 ROOM = 512 * 1024 * 1024
 UNSYNCED_COMMITS = 30
@@ -181,3 +184,52 @@ async def _produce(connection: Connection) -> None:
     for number in itertools.count(1, 10):
         group = [inspection(number + offset, "NG" if offset == 3 else "OK")[1] for offset in range(10)]
         await asyncio.gather(*(connection.publish(STATION.topic("inspection"), one) for one in group))
+
+
+# --- capture's evidence: what an event names is on disk before the event is ------------------------------------------
+
+
+def _lost_evidence(root: Path, said: str) -> tuple[int, int]:
+    """How many files were told as kept, and how many of them are not there as they were."""
+    told = [
+        line.split()
+        for line in said.splitlines(keepends=True)
+        if line.startswith("kept") and line[-1] == "\n"
+    ]
+    lost = 0
+    for _, path, digest in told:
+        file = root / path
+        whole = file.exists() and f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}" == digest
+        lost += not whole
+    return len(told), lost
+
+
+@pytest.mark.parametrize("kind", ["xfs", "ext4"])
+@pytest.mark.timeout(300)
+def test_evidence_that_was_kept_is_whole_after_the_power_returns(
+    kind: str, tally, long: bool, tmp_path: Path
+) -> None:
+    cuts, chance, program = (15 if long else 1), random.Random(f"{SEED}{kind}"), [sys.executable, EVIDENCE]
+    with volume(kind, tmp_path, 320) as disk:
+        for cut in range(cuts):
+            root = disk.folder / "evidence" / str(cut)
+            process = Child([*program, "--root", root], tmp_path / f"evidence-{cut}.log")
+            with running(process):
+                enough = chance.randrange(20, 150)
+                wait_for(lambda: process.told().count("kept") > enough, "evidence is kept", 60)  # noqa: B023
+                disk.lose_power()
+            disk.power_returns()
+            kept, lost = _lost_evidence(root, process.told())
+            tally.accepted, tally.lost = tally.accepted + kept, tally.lost + lost
+        root = disk.folder / "evidence" / "control"
+        control = Child(
+            [*program, "--root", root, "--parts", "30", "--without-fsync"], tmp_path / "control.log"
+        )
+        with running(control):
+            wait_for(lambda: control.told().endswith("done\n"), "the control is done", 60)
+            disk.lose_power()
+        disk.power_returns()
+        _, tally.control_lost = _lost_evidence(root, control.told())
+    tally.note = f"{cuts} power losses on {kind} while frames are kept as evidence; the control does not sync"
+    assert not tally.lost
+    assert tally.control_lost, "the control must lose, or the test beside it sees nothing"
