@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from linewatch_fleet.bundle.assemble import doctor_program
 from linewatch_fleet.doctor import __main__ as doctor
-from linewatch_fleet.doctor import host, plant, support_bundle
+from linewatch_fleet.doctor import host, letters, plant, support_bundle
 from linewatch_fleet.doctor.finding import FAIL, NOT_CHECKED, OK, WARN, Device, Finding, look, worst
 from linewatch_inference.outcomes import Outcomes
 
@@ -142,6 +142,34 @@ def test_a_service_that_was_here_and_has_no_container_is_broken(
     assert found["component capture"].state == FAIL
     assert "component broker" not in found
     assert "since 2026-11-21 07:00:00" in found["linewatch-broker"].detail
+
+
+@pytest.mark.parametrize(
+    ("said", "state", "told"),
+    [
+        ('{"count": 0, "dead_letters": []}', OK, "none"),
+        ('{"count": 7, "dead_letters": [{"reason": "0x99"}]}', WARN, "7 in lw-forwarder, the newest: 0x99"),
+        ("No module named linewatch_forwarder.dead_letters", NOT_CHECKED, "lw-forwarder: No module"),
+    ],
+)
+def test_events_that_lie_aside_are_found_and_an_older_forwarder_is_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, state: str, told: str
+) -> None:
+    title = {"org.opencontainers.image.title": "linewatch-forwarder"}
+    container = [{"Name": "/lw-forwarder", "State": {"Status": "running"}, "Config": {"Labels": title}}]
+    (tmp_path / "inspect").write_text(json.dumps(container))
+    (tmp_path / "exec").write_text(said)
+    (tmp_path / "ps").write_text("lw-forwarder linewatch-forwarder")
+    program = tmp_path / "docker"
+    program.write_text(f'#!/bin/sh\ncat "{tmp_path}/$1"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+    (found,) = letters.dead_letters(Device())
+
+    assert found.state == state
+    assert found.detail.startswith(told)
+    assert bool(found.remedy) == (state == WARN)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from linewatch_fleet.doctor import host, plant, support_bundle
+from linewatch_fleet.doctor import host, letters, plant, support_bundle
 from linewatch_fleet.doctor.finding import FAIL, NOT_CHECKED, WARN, Device, Finding, worst
 
 UNHEALTHY = 4
@@ -18,6 +18,7 @@ UNHEALTHY = 4
 CHECKS: Sequence[Callable[[Device], Iterator[Finding]]] = (
     host.docker, host.docker_group, host.nucleus, host.disk, host.memory, host.clock, host.ports, host.network,
     plant.certificates, plant.cloud, plant.registry, plant.cameras, plant.provider, plant.models, plant.containers,
+    letters.dead_letters,
 )  # fmt: skip
 
 
