@@ -98,12 +98,11 @@ class EvidenceUploads:
 
         uploading = asyncio.create_task(in_daemon_thread(call), name="evidence upload")
         try:
-            while not uploading.done():
-                await asyncio.wait({uploading}, timeout=LOOK_S)
-                if stop.is_set() or self._why_waits():
+            while not (await asyncio.wait({uploading}, timeout=LOOK_S))[0]:
+                if stop.is_set():
+                    raise Interrupted  # the thread is a daemon, and what it did is on disk
+                if self._why_waits():
                     self._pace.stop.set()
-                    if stop.is_set():
-                        raise Interrupted  # the thread is a daemon, and what it did is on disk
             await uploading
         finally:
             self._pace.stop.set()
