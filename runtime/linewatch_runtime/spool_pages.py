@@ -46,8 +46,10 @@ class Pages:
             if not frame.fits and frame.page <= self.count:
                 self.strays.append(self.read(frame.page))
             self._newest[frame.page] = frame.at
-            if frame.size and frame.fits:
-                self.count = max(self.count, frame.size)
+            told = max(frame.page, frame.size)
+            # What a doubtful frame says of the file's size counts if the log could have made it so large.
+            if frame.fits or told <= self.count + len(log.frames):
+                self.count = max(self.count, told)
 
     def read(self, number: int) -> bytes:
         """The page, counted from 1; empty where there is none."""
@@ -226,9 +228,15 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 def _row(record: bytes) -> Row:
     end, at = _varint(record, 0)
+    if end > len(record):
+        raise BadRow
     kinds = []
     while at < end:
-        kind, at = _varint(record, at)
+        kind = record[at]
+        if kind < 0x80:  # one byte, as nearly always
+            at += 1
+        else:
+            kind, at = _varint(record, at)
         kinds.append(kind)
     values: list[Value] = []
     for kind in kinds:

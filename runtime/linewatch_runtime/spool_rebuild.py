@@ -131,12 +131,15 @@ class _Filling:
         if crc is not None and (crc != record.crc or alarm not in (0, 1)):
             self._set_aside(record, crc)
             return False
-        taken = self._db.execute("SELECT 1 FROM events WHERE position = ?", (row_id,)).fetchone()
-        return self._do(
+        statement = (
             "INSERT OR IGNORE INTO events (position, event_id, stream, topic, alarm, stored_at, payload, crc)"
-            " SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 WHERE NOT EXISTS (SELECT 1 FROM settled WHERE event_id = ?2)",
-            (None if taken else row_id, event_id, stream, topic, int(record.alarm), stored_at, payload, crc),
+            " SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 WHERE NOT EXISTS (SELECT 1 FROM settled WHERE event_id = ?2)"
         )
+        values = (event_id, stream, topic, int(record.alarm), stored_at, payload, crc)
+        if not self._db.execute(statement, (row_id, *values)).rowcount:
+            # Here already, or settled; or its position was damaged and is another's: then it comes last.
+            self._db.execute(statement, (None, *values))
+        return True
 
     def _set_aside(self, record: Record, crc: Value) -> None:
         self.result.set_aside += 1

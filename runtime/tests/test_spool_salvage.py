@@ -194,6 +194,18 @@ def test_flipped_bit_of_the_log_costs_at_most_the_page_it_hit(path: Path, seed: 
     assert _judge(drain(path), live) <= 6
 
 
+@pytest.mark.parametrize("byte", [0, 3, 4, 7, 8, 15, 16, 23, 24, 2524, 24 + PAGE_BYTES - 1])
+def test_flipped_bit_of_the_logs_last_frame_costs_at_most_its_page(path: Path, byte: int) -> None:
+    """It alone says how large the file has become."""
+    live = killed(path, 300)
+    last = log_of(path).stat().st_size - 24 - PAGE_BYTES
+    assert (last - 32) % (24 + PAGE_BYTES) == 0
+
+    flip(log_of(path), last + byte, 1)
+
+    assert _judge(drain(path), live) <= 6
+
+
 def test_sqlite_alone_would_leave_out_every_commit_behind_a_flipped_bit_of_the_log(path: Path) -> None:
     """The control of the one above."""
     live = killed(path, 300)
