@@ -19,6 +19,7 @@ from brokers import Broker, Cloud, until, wait_for
 from faults.loads import Station, station
 from faults.sink import Sink, sinking
 from forwarding import Forwarder, forwarder  # noqa: F401 - a fixture
+from stream_manager_server import StreamManagerServer
 
 from linewatch_runtime.events import Place
 from linewatch_runtime.records import Record
@@ -107,6 +108,45 @@ async def test_what_a_full_stream_evicts_is_told_to_the_unit_and_the_rest_arrive
         assert not [one for one in evicted if line.made[one].alarm], (
             "a defect was evicted while a good one was held"
         )
+
+
+async def test_what_stream_manager_frees_is_told_to_the_unit_and_no_defect_goes(
+    tally, mosquitto: Broker, cloud: Cloud, forwarder: Forwarder
+) -> None:
+    """It frees whole segments: how many events go is its own matter, but each is told, and none is a defect."""
+    with StreamManagerServer() as server:
+        back = offline(
+            forwarder, streams="stream_manager", stream_manager_port=server.port, stream_max_bytes=ROOM,
+            stream_segment_bytes=ROOM // 8, when_full="shed_good",
+        )  # fmt: skip
+        async with (
+            sinking(cloud.endpoint("sink")) as sink,
+            station(mosquitto) as line,
+            station(mosquitto, MARKER) as marker,
+        ):
+            forwarder.start()
+            await until(lambda: len(forwarder.events("mqtt_connected")) >= 2, "the device is connected")
+            await line.make("NG" if number % 10 == 0 else "OK" for number in range(5000))
+            await taken_in(line, marker)
+            assert line.refused == [], "nothing is refused while something may be freed"
+            assert forwarder.end() == 0
+
+            forwarder.environment |= back
+            forwarder.start()
+            await until(
+                lambda: 0 < len(sink.lacks(line.made)) == sink.dropped()[STREAM, "shed_good"],
+                "what is missing is told, to the unit", 90,
+            )  # fmt: skip
+            assert forwarder.end() == 0
+
+    missing = sink.lacks(line.made)
+    tally.accepted = len(line.committed | marker.committed)
+    tally.lost = len(missing | sink.lacks(marker.committed)) - sum(sink.dropped().values())
+    tally.note = f"{len(line.made)} produced = {len(line.made) - len(missing)} delivered + {len(missing)} freed, each told"
+    assert not tally.lost
+    assert not [one for one in missing if line.made[one].alarm], "a defect went"
+    assert not sink.out_of_order()
+    assert "Traceback" not in forwarder.told()
 
 
 @pytest.mark.parametrize(("policy", "results"), [("reject", ["OK", "NG"]), ("shed_good", ["NG"])])
