@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Our recipes as they are rendered: for an account, for a local deployment, from what `make images` built."""
 
+import copy
 import hashlib
 import io
 import json
@@ -19,6 +20,7 @@ from linewatch_console.settings import Settings as Console
 from linewatch_fleet import errors
 from linewatch_fleet.errors import BadInput
 from linewatch_fleet.recipes import MODELS, archive, render
+from linewatch_fleet.recipes.lint import lint_text, unsafe_values
 from linewatch_forwarder.settings import Settings as Forwarder
 from linewatch_inference.settings import Settings as Inference
 
@@ -99,6 +101,27 @@ def test_the_documentation_has_every_key_with_its_default() -> None:
         if not one.name.endswith((".turbofan", ".Capture2"))
         for key, value in one.recipe["ComponentConfiguration"]["DefaultConfiguration"].items()
     }
+
+
+def test_the_documented_access_of_the_nucleus_uplink_is_one_that_both_nuclei_take() -> None:
+    """It is not in the recipe: who chooses that uplink merges it into the component's configuration."""
+    page = (ROOT / "docs" / "recipes.md").read_text()
+    (told,) = [
+        json.loads(one) for one in re.findall(r"```json\n(.*?)```", page, re.DOTALL) if "accessControl" in one
+    ]
+    ((policy_id, policy),) = told["accessControl"]["aws.greengrass.ipc.mqttproxy"].items()
+    recipe = copy.deepcopy(named("Forwarder").recipe)
+    recipe["ComponentConfiguration"]["DefaultConfiguration"] |= told
+
+    assert policy_id.startswith("io.linewatch.Forwarder:")
+    assert policy == {
+        "operations": ["aws.greengrass#PublishToIoTCore"],
+        "resources": ["linewatch/v1/plant-1/*"],
+    }
+    assert told["Settings"] == "UPLINK=greengrass_ipc"
+    found = {one.rule for one in lint_text(json.dumps(recipe)) if one.severity == "error"}
+    assert found <= {"recipe-too-big"}, "as a recipe; a configuration has no such bound"
+    assert unsafe_values({"Settings": told["Settings"] + ",EVENT_BUS=linewatch-dev"}) == []
 
 
 @pytest.mark.parametrize("component", components(captures=16), ids=lambda one: one.name)
