@@ -72,6 +72,9 @@ class EvidenceBudget:
         metrics.EVIDENCE_MAX_BYTES.set(max_bytes)
         with self._locked():
             self._list_anew()
+            # The budget may have been lowered. What may not go, goes once it may.
+            with contextlib.suppress(EvidenceFull, OSError):
+                self._make_room(Kept("", Worth.GOOD, 0))
 
     def keep(self, day: str, event_id: str, worth: Worth, files: Mapping[str, bytes]) -> dict[str, str]:
         """Writes a part's files, by suffix, and returns their paths below the line's directory; all are on disk then.

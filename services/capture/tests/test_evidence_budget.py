@@ -256,6 +256,18 @@ def test_what_an_open_work_order_holds_never_goes_and_is_free_once_it_closes(roo
     assert number_of(root) == [2, 5, 6]
 
 
+def test_a_lower_budget_holds_from_the_start_but_for_what_orders_hold(root):
+    keep = Writer(budget_of(root, 5000))
+    for _ in range(5):
+        keep(CERTAIN)
+
+    budget_of(root, 2000)
+    assert number_of(root) == [4, 5]
+    pin(root, "00000004", "00000005")
+    budget_of(root, 1000)
+    assert number_of(root) == [4, 5]
+
+
 def test_pins_that_cannot_be_read_stay_as_they_were(root, caplog):
     keep = Writer(budget_of(root, 2000))
     keep(GOOD)
