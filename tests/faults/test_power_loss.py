@@ -11,8 +11,6 @@ services/capture/linewatch_capture/evidence_budget.py.
 import asyncio
 import contextlib
 import hashlib
-import itertools
-import json
 import random
 import sqlite3
 import sys
@@ -21,12 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from brokers import STATION, Broker, Child, Cloud, Listener, inspection, listening, running, until, wait_for
+from brokers import Broker, Child, Cloud, running, until, wait_for
+from faults.loads import station
 from faults.sink import sinking
 from faults.volumes import Volume, volume
 from forwarding import Forwarder
 
-from linewatch_runtime.mqtt import Connection
 from linewatch_runtime.spool import Spool, StreamLimit
 
 pytestmark = pytest.mark.faults
@@ -134,56 +132,41 @@ async def test_all_that_the_forwarder_committed_reaches_the_cloud_after_the_powe
     kind: str, tally, long: bool, mosquitto: Broker, cloud: Cloud, tmp_path: Path
 ) -> None:
     """The producer here trusts `committed` and sends nothing twice, so that only the forwarder's disk can save it."""
-    cuts, chance, committed = (5 if long else 1), random.Random(f"{SEED}{kind}"), set[str]()
+    cuts, chance = (5 if long else 1), random.Random(f"{SEED}{kind}")
     forwarder = Forwarder(tmp_path, mosquitto.port, **cloud.settings())
-    async with sinking(cloud.endpoint("sink")) as sink:
+    slowly = {"FORWARDER_UPLINK_RATE": "20", "FORWARDER_BATCH_MAX_EVENTS": "1"}
+    fast = {"FORWARDER_UPLINK_RATE": "10000", "FORWARDER_BATCH_MAX_EVENTS": "40"}
+    async with sinking(cloud.endpoint("sink")) as sink, station(mosquitto) as line:
         with volume(kind, tmp_path) as disk, contextlib.ExitStack() as stack:
             stack.callback(forwarder.kill)
             forwarder.environment["FORWARDER_STATE_DIR"] = str(disk.folder / "state")
             for _ in range(cuts):
-                forwarder.environment |= {"FORWARDER_UPLINK_RATE": "20", "FORWARDER_BATCH_MAX_EVENTS": "1"}
+                forwarder.environment |= slowly
                 forwarder.start()
-                async with listening(mosquitto.endpoint("capture"), STATION.topic("committed")) as capture:
-                    flow = asyncio.create_task(_produce(capture.connection), name="produce")
-                    enough = chance.randrange(100, 600)
-
-                    def waits() -> bool:
-                        return len(sink.lacks(committed | _committed(capture))) > enough and bool(sink.first)  # noqa: B023
-
-                    await until(waits, "a backlog, and some delivered", 40)
-                    disk.lose_power()
-                    forwarder.kill()
-                    flow.cancel()
-                    await asyncio.wait([flow])
-                    committed |= _committed(capture)
-                waiting = len(sink.lacks(committed))
+                flow = asyncio.create_task(line.keep_sending(["OK", "OK", "OK", "NG"] * 5000), name="flow")
+                enough, before = chance.randrange(100, 600), len(sink.first)
+                await until(
+                    lambda: len(sink.lacks(line.committed)) > enough and len(sink.first) > before,  # noqa: B023
+                    "a backlog, and some delivered", 60,
+                )  # fmt: skip
+                disk.lose_power()
+                forwarder.kill()
+                flow.cancel()
+                await asyncio.wait([flow])
+                waiting = len(sink.lacks(line.committed))
                 disk.power_returns()
-                forwarder.environment |= {
-                    "FORWARDER_UPLINK_RATE": "10000",
-                    "FORWARDER_BATCH_MAX_EVENTS": "40",
-                }
+                forwarder.environment |= fast
                 forwarder.start()
                 with contextlib.suppress(AssertionError):  # what is missing is counted below
-                    await until(lambda: not sink.lacks(committed), "all arrive", 40)  # noqa: B023
+                    await until(lambda: not sink.lacks(line.committed), "all arrive", 60)
                 assert forwarder.end() == 0
-            tally.accepted, tally.lost = len(committed), len(sink.lacks(committed))
+            tally.accepted, tally.lost = len(line.committed), len(sink.lacks(line.committed))
             tally.note = (
                 f"{cuts} power losses on {kind}; {sink.repeats} repeats; {waiting} waited at the last"
             )
             held(disk.folder / "state" / "forwarder.db")
     assert not tally.lost
     assert "Traceback" not in forwarder.told()
-
-
-def _committed(capture: Listener) -> set[str]:
-    return {one for _, payload in capture.heard for one in json.loads(payload)["event_ids"]}
-
-
-async def _produce(connection: Connection) -> None:
-    """Without end, ten at a time."""
-    for number in itertools.count(1, 10):
-        group = [inspection(number + offset, "NG" if offset == 3 else "OK")[1] for offset in range(10)]
-        await asyncio.gather(*(connection.publish(STATION.topic("inspection"), one) for one in group))
 
 
 # --- capture's evidence: what an event names is on disk before the event is ------------------------------------------
