@@ -50,6 +50,10 @@ FIRST_FAILURE = 0x80
 PACKET_TOO_LARGE = 0x95
 
 PUBLISH_TIMEOUT_S = 10.0
+SLOWEST_BYTES_PER_S = 4 * 1024
+"""Half of what a way of 64 kbit/s carries; what is on its way gets time by it. Without, a message of 128 KB was given up
+there after 10 s, and sent again, for ever."""
+LONGEST_EXTRA_S = 32.0
 KEEPALIVE_S = 20
 
 __all__ = [
@@ -81,6 +85,7 @@ class Connection:
         self._trouble = ""
         self._sessions = Sessions(endpoint.client_id, endpoint.role)
         self._window = asyncio.Semaphore(1)
+        self._unanswered_bytes = 0
         self._is_kept = True
         self.largest_packet = 0
         """Bytes of the largest packet that the broker takes in this session, by its CONNACK; 0: it named no limit."""
@@ -133,7 +138,7 @@ class Connection:
         """Publishes with QoS 1 and returns once the broker has acknowledged.
 
         Raises:
-            NotConnected: no connection, or it broke first, or no answer in PUBLISH_TIMEOUT_S.
+            NotConnected: no connection, or it broke first, or no answer in PUBLISH_TIMEOUT_S and the time that its bytes take.
             NobodySubscribed: `needs_subscriber`, and no subscription matched: the message is gone.
             Refused: the broker's access list or a limit does not allow it. Of a packet that is larger than the broker
                 takes nothing is sent: some brokers end the connection for it, and with it all else that is on its way.
@@ -172,16 +177,19 @@ class Connection:
             raise NotConnected(paho.error_string(sent.rc))
         answer: asyncio.Future[ReasonCode] = asyncio.get_running_loop().create_future()
         self._pending[sent.mid] = answer
+        self._unanswered_bytes += len(payload)
+        patience_s = PUBLISH_TIMEOUT_S + min(LONGEST_EXTRA_S, self._unanswered_bytes / SLOWEST_BYTES_PER_S)
         try:
             # Not wait_for: in Python 3.11 it swallows a cancellation that comes together with the answer.
-            async with asyncio.timeout(PUBLISH_TIMEOUT_S):
+            async with asyncio.timeout(patience_s):
                 return await answer
         except TimeoutError:
             # A broker that takes packets and answers none is as good as gone: start over with a new session.
-            reason = f"{self._broker} did not acknowledge in {PUBLISH_TIMEOUT_S:g} s"
+            reason = f"{self._broker} did not acknowledge in {patience_s:.0f} s"
             self._give_up(_End(reason))
             raise NotConnected(reason) from None
         finally:
+            self._unanswered_bytes -= len(payload)
             self._pending.pop(sent.mid, None)
 
     def acknowledge(self, message: Message) -> None:

@@ -195,7 +195,7 @@ def endpoint(settings: Settings) -> Endpoint:
     return Endpoint(
         settings.mqtt_host, settings.mqtt_port, f"{settings.device}-capture-{settings.line}-{settings.station}",
         settings.mqtt_username, settings.mqtt_password_file,
-        Tls(settings.mqtt_ca_file) if settings.mqtt_ca_file else None,
+        Tls(settings.mqtt_ca_file) if settings.mqtt_ca_file else None, "capture",
     )  # fmt: skip
 
 

@@ -102,6 +102,7 @@ def _broker(settings: Settings) -> Endpoint:
         settings.mqtt_username,
         settings.mqtt_password_file,
         tls,
+        "console",
     )
 
 

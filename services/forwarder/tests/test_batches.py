@@ -53,6 +53,19 @@ def test_publish_mixes_neither_streams_nor_classes() -> None:
     }
 
 
+def test_turn_of_many_lines_is_no_larger_than_a_batch_and_every_line_has_its_turn() -> None:
+    """32 KiB of each of 16 lines took longer at 64 kbit/s than an acknowledgement is waited for: nothing ever passed."""
+    waiting = [record(number, f"line-{number % 16}") for number in range(800)]
+    limits, seen = Limits(40, 32 * 1024), set()
+    for _ in range(16):
+        publishes = turn(waiting[:200], limits)
+        assert sum(len(one.payload) for one in publishes) <= limits.largest_bytes
+        gone = {event_id for one in publishes for event_id in one.event_ids}
+        seen |= {one.stream for one in publishes}
+        waiting = [one for one in waiting if one.event_id not in gone]
+    assert len(seen) == 16
+
+
 @pytest.mark.parametrize("most", [1, 2, 7])
 def test_number_of_events_is_kept_and_the_rest_waits(most: int) -> None:
     events = [record(number) for number in range(10)]

@@ -26,7 +26,7 @@ from linewatch_forwarder.delivery import Delivery
 from linewatch_forwarder.streams.embedded import EmbeddedStreams
 from linewatch_forwarder.uplinks.batches import Limits
 from linewatch_forwarder.uplinks.iot_core import NEVER, PROOFS, IotCore
-from linewatch_runtime.mqtt import Connection, NobodySubscribed, NotConnected, Refused
+from linewatch_runtime.mqtt import Connection, Endpoint, NobodySubscribed, NotConnected, Refused
 from linewatch_runtime.spool import Record, SpoolWorker
 
 pytestmark = pytest.mark.anyio
@@ -307,6 +307,63 @@ async def test_cloud_that_ends_the_connection_for_a_large_event_without_a_word_b
     ((_, one, reason),) = await worker.run(worker.spool.buried)
     assert one.event_id == events[2].event_id
     assert f"it ended {PROOFS} connections" in reason
+
+
+async def test_way_of_64_kbit_per_s_carries_a_backlog_of_many_lines_and_a_large_event(
+    cloud: Cloud, worker: SpoolWorker
+) -> None:
+    """More than was waited for was on its way at once there: it was given up after 10 s and sent again, for ever."""
+    lines = [
+        Record(one.event_id, f"predictions-line-{number % 8}", one.topic, one.payload)
+        for number in range(16)
+        for one in [record(number, size=4_000)]
+    ]
+    large = record(99, size=100_000)
+    async with (
+        slow_way(cloud.port, bytes_per_s=8_000) as port,
+        listening(cloud.endpoint("rule"), *AT_THE_CLOUD) as rule,
+    ):
+        endpoint = cloud.endpoint("device")
+        slow = Endpoint(endpoint.host, port, endpoint.client_id, tls=endpoint.tls)
+        async with connected(slow) as connection:
+            sessions: list[int] = []
+            _count_sessions(connection, sessions)
+            await worker.run(worker.spool.append, [large])
+            await worker.run(worker.spool.append, lines)
+            async with delivering(worker, IotCore(connection)):
+                await until(lambda: len(set(rule.ids)) == 17, "all arrive", 90)
+            assert sessions == [], "in one session"
+    assert len(rule.ids) == 17, "once each"
+
+
+@asynccontextmanager
+async def slow_way(port: int, bytes_per_s: int) -> AsyncIterator[int]:
+    """A port of a proxy that carries so much up, and answers at once."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, rate: float) -> None:
+        try:
+            while data := await reader.read(1024):
+                await asyncio.sleep(len(data) / rate)  # this is the slowness itself
+                writer.write(data)
+                await writer.drain()
+        finally:
+            writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
+        for way in (carry(reader, far_writer, bytes_per_s), carry(far_reader, writer, 1e9)):
+            tasks.add(asyncio.create_task(way))
+
+    # A small window, or the kernel would hide the slowness from the sender.
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=2048)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def test_basic_ingest_goes_past_the_broker_to_the_rule(tmp_path: Path, worker: SpoolWorker) -> None:

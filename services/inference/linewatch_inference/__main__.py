@@ -190,7 +190,7 @@ def _endpoint(settings: Settings) -> Endpoint:
     tls = Tls(settings.mqtt_ca_file) if settings.mqtt_ca_file else None
     return Endpoint(
         settings.mqtt_host, settings.mqtt_port, f"{settings.device}-inference",
-        settings.mqtt_username, settings.mqtt_password_file, tls,
+        settings.mqtt_username, settings.mqtt_password_file, tls, "inference",
     )  # fmt: skip
 
 

@@ -18,7 +18,12 @@ _OPEN, _BETWEEN, _CLOSE = b'{"events":[', b",", b"]}"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much one publish may carry; `largest_bytes` is of the payload."""
+    """How much one publish may carry, and how much a turn.
+
+    Attributes:
+        most_events: in one publish.
+        largest_bytes: of one publish's payload, and of all of a turn together: a fresh alarm waits for that.
+    """
 
     most_events: int
     largest_bytes: int
@@ -53,13 +58,22 @@ def turn(records: Sequence[Record], limits: Limits, alone: Collection[str] = ())
 
     Args:
         records: in the order of delivery. What does not fit into the first publish of its (stream, class) is left out.
-        limits: for a batch. A single event may be larger; whether the cloud takes it is for the cloud to say.
+        limits: for a batch and for the turn. A single event may be larger, alone in its turn; whether the cloud takes it
+            is for the cloud to say.
         alone: ids of events that must share a publish with no other.
     """
     groups: dict[tuple[str, bool], list[Record]] = {}
     for record in records:
         groups.setdefault((record.stream, record.alarm), []).append(record)
-    return [_first_publish(group, limits, alone) for group in groups.values()]
+    publishes: list[Publish] = []
+    size = 0
+    for group in groups.values():
+        publish = _first_publish(group, limits, alone)
+        size += len(publish.payload)
+        if publishes and size > limits.largest_bytes:
+            break  # the first one always goes; as its events leave, the others' come to the front
+        publishes.append(publish)
+    return publishes
 
 
 def _first_publish(group: Sequence[Record], limits: Limits, alone: Collection[str]) -> Publish:
