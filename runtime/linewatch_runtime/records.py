@@ -24,7 +24,7 @@ class SpoolFull(Exception):
     """No room in the stream, or on the disk. Nothing of the batch was stored; hold it and try again."""
 
     def __init__(self, stream: str, detail: str) -> None:
-        super().__init__(f"{stream}: {detail}")
+        super().__init__(f"{stream}: {detail}" if stream else detail)
         self.stream = stream
         self.detail = detail
 
