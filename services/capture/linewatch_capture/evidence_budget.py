@@ -12,24 +12,21 @@ station's start, and when the journal is long or torn. The lock falls with the p
 """
 
 import contextlib
-import fcntl
 import heapq
 import logging
 import os
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from linewatch_capture import metrics
+from linewatch_capture.evidence_lock import LineLock, write_durably
 from linewatch_capture.evidence_notes import EvidenceNotes
 from linewatch_capture.evidence_value import MARKS, Kept, Worth, first_to_go, order_within, worth_of
 
 log = logging.getLogger(__name__)
 
 LONGEST_JOURNAL_BYTES = 1024 * 1024
-LONGEST_LOCK_WAIT_S = 2.0
-"""A station that was stopped with the lock in its hand costs the others their evidence, and no event more than this."""
 
 
 class EvidenceFull(Exception):
@@ -68,7 +65,7 @@ class EvidenceBudget:
         self._read_to = 0
         self.used_bytes = 0
         self._bytes_of: dict[Worth, int] = dict.fromkeys(Worth, 0)
-        self._lock = self._open_lock()
+        self._lock = LineLock(directory)
         metrics.EVIDENCE_MAX_BYTES.set(max_bytes)
         with self._locked():
             self._list_anew()
@@ -93,7 +90,7 @@ class EvidenceBudget:
                 self._add(name, size)
             try:
                 for suffix, content in files.items():
-                    _write_durably(self._directory / names[suffix], content)
+                    write_durably(self._directory / names[suffix], content)
             except OSError:
                 self._remove(event_id)
                 raise
@@ -101,32 +98,11 @@ class EvidenceBudget:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        deadline = time.monotonic() + LONGEST_LOCK_WAIT_S
-        while not self._lock_taken():
-            if time.monotonic() > deadline:
-                raise OSError(f"another station holds {self._directory / '.lock'}; is it stopped?")
-            time.sleep(0.005)
-        try:
-            yield
-        finally:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
-            metrics.EVIDENCE_BYTES.set(self.used_bytes)
-
-    def _open_lock(self) -> int:
-        self._directory.mkdir(parents=True, exist_ok=True)
-        return os.open(self._directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-
-    def _lock_taken(self) -> bool:
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(self._lock), (self._directory / ".lock").stat()):
-                return True
-        os.close(self._lock)  # somebody emptied the directory: the others lock another file by now
-        self._lock = self._open_lock()
-        return False
+        with self._lock:
+            try:
+                yield
+            finally:
+                metrics.EVIDENCE_BYTES.set(self.used_bytes)
 
     def _make_room(self, newcomer: Kept) -> None:
         """Removes the least valuable until the newcomer fits. Raises EvidenceFull, and has then removed nothing."""
@@ -303,23 +279,3 @@ class EvidenceBudget:
             else:
                 with contextlib.suppress(FileNotFoundError):
                     self._add(path.relative_to(self._directory).as_posix(), path.stat().st_size)
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    """The file under its name, on disk; or not there at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.rename(path)
-    except OSError:
-        unfinished.unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from linewatch_capture import evidence_budget
+from linewatch_capture import evidence_budget, evidence_lock
 from linewatch_capture.evidence_budget import EvidenceBudget, EvidenceFull
 from linewatch_capture.evidence_notes import EvidenceNotes, state_dir_of
 from linewatch_capture.evidence_value import MARKS, RESERVES, Kept, Worth, first_to_go, order_within, worth_of
@@ -316,7 +316,7 @@ def test_a_restart_does_not_remove_what_another_station_is_writing(root):
 
 
 def test_a_stopped_station_costs_the_others_a_moment_and_no_more(root, monkeypatch):
-    monkeypatch.setattr(evidence_budget, "LONGEST_LOCK_WAIT_S", 0.1)
+    monkeypatch.setattr(evidence_lock, "LONGEST_LOCK_WAIT_S", 0.1)
     keep = Writer(budget_of(root, 10_000))
     lock = os.open(root / "line-1" / ".lock", os.O_RDWR)
     fcntl.flock(lock, fcntl.LOCK_EX)
@@ -340,8 +340,8 @@ def test_an_emptied_directory_is_taken_as_it_is(root):
         second(CERTAIN)
 
     assert len(files(root)) == 3
-    assert first.budget._lock_taken()
-    assert not second.budget._lock_taken(), "both lock the same file again"
+    assert first.budget._lock.is_taken()
+    assert not second.budget._lock.is_taken(), "both lock the same file again"
 
 
 def test_a_long_journal_is_begun_anew(root, monkeypatch):
@@ -436,7 +436,7 @@ def test_a_kill_between_the_journal_and_the_file_leaves_no_part_uncounted(root, 
     first, second = Writer(budget_of(root, 3000)), Writer(budget_of(root, 3000))
     second.number = 0x1000
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(evidence_budget, "_write_durably", killed)
+        patched.setattr(evidence_budget, "write_durably", killed)
         first(CERTAIN)
 
     second(CERTAIN)
