@@ -16,7 +16,7 @@ import sqlite3
 import time
 
 from linewatch_runtime.lifecycle import wait_until
-from linewatch_runtime.mqtt import Connection, MqttError, NotConnected, Refused
+from linewatch_runtime.mqtt import Connection, MqttError, NobodySubscribed, NotConnected, Refused
 from linewatch_runtime.spool import SpoolFull, SpoolWorker, Stored
 from linewatch_runtime.suspects import OF_A_PACKET, Suspects
 
@@ -39,7 +39,8 @@ class Publisher:
         self._in_flight: dict[str, float] = {}
         self._suspects = Suspects()
         self._appended = asyncio.Event()
-        connection.on_connected = self._in_flight.clear  # a new session: nothing is on its way any more
+        self._is_heard = False
+        connection.on_connected = self._begin
 
     def wake(self) -> None:
         """Says that the spool has something new; without it the publisher looks every IDLE_S."""
@@ -56,6 +57,11 @@ class Publisher:
             tasks.create_task(self._publish(), name="publish")
             tasks.create_task(self._settle(), name="settle")
 
+    def _begin(self) -> None:
+        """A new session: nothing is on its way any more, and who listens has to be found out again."""
+        self._in_flight.clear()
+        self._is_heard = False
+
     async def _publish(self) -> None:
         failures, told = 0, set[str]()
         while True:
@@ -70,10 +76,14 @@ class Publisher:
                 self._appended.clear()
                 await wait_until(self._appended, IDLE_S)
                 continue
+            if not self._is_heard:
+                # The forwarder may subscribe while a window passes: what it did not hear would come behind what it heard.
+                due = due[:1]
             # Concurrent, but handed to the client in order: the broker keeps the order of one connection.
             answers = await asyncio.gather(*(self._send(stored) for stored in due))
             await self._judge(due, answers)
             reasons = {str(answer) for answer in answers if answer is not None}
+            self._is_heard = not any(isinstance(one, (NobodySubscribed, NotConnected)) for one in answers)
             for reason in sorted(reasons - told):
                 log.warning("publish_failed", extra={"reason": reason})
             # Once for each reason, until a round goes through: a broker that refuses us refuses every event.

@@ -22,7 +22,7 @@ from brokers import (
 )
 from full_disk import fill_to_the_last_page
 
-from linewatch_runtime.mqtt import Connection, Subscriptions
+from linewatch_runtime.mqtt import Connection, Message, NobodySubscribed, Subscriptions
 from linewatch_runtime.publisher import PUBLISH_WINDOW, Publisher
 from linewatch_runtime.spool import Record, Spool, SpoolWorker
 
@@ -210,6 +210,35 @@ async def test_events_that_nobody_heard_come_first_once_somebody_listens(
             await until(lambda: len(set(forwarder.ids)) == 20, "all arrive", 30)
 
             assert list(dict.fromkeys(forwarder.ids)) == [one.event_id for one in events]
+
+
+async def test_forwarder_that_subscribes_while_events_pass_hears_them_in_their_order(tmp_path: Path) -> None:
+    heard: list[bytes] = []
+    deaf = iter(range(5))
+
+    class Way:
+        """A broker at which somebody begins to listen between two publishes of one window."""
+
+        def __init__(self) -> None:
+            self.connected, self.messages = asyncio.Event(), asyncio.Queue[Message]()
+            self.connected.set()
+
+        async def publish(self, _topic: str, payload: bytes, **_how: object) -> None:
+            if next(deaf, None) is not None:
+                raise NobodySubscribed("0x10")
+            heard.append(payload)
+
+    events = [event(number) for number in range(20)]
+    worker = SpoolWorker(lambda: Spool(tmp_path / "capture.db"))
+    try:
+        await worker.run(worker.spool.append, events)
+        task = asyncio.create_task(Publisher(worker, Way()).run(), name="publisher")  # type: ignore[arg-type]
+        await until(lambda: len(heard) >= 20, "all are heard", 30)
+        task.cancel()
+        await asyncio.wait([task])
+    finally:
+        worker.close()
+    assert heard[:20] == [one.payload for one in events]
 
 
 async def test_all_is_sent_again_after_the_broker_was_killed(broker: Broker, tmp_path: Path) -> None:
