@@ -14,6 +14,8 @@ from collections.abc import Callable
 
 from prometheus_client import Counter, Gauge
 
+from linewatch_runtime.suspects import OF_A_PACKET
+
 log = logging.getLogger(__name__)
 
 SESSION_TAKEN_OVER = 0x8E
@@ -71,8 +73,9 @@ class Sessions:
             return
         twin, lasted_s, self._began_at = self.twin, self._clock() - self._began_at, None
         self._failures = 0
-        self._short = self._short + 1 if lasted_s < SHORT_SESSION_S and not by_us else 0
-        if not by_us:
+        explained = by_us or code in OF_A_PACKET  # a broker that blames what we sent speaks of no twin
+        self._short = self._short + 1 if lasted_s < SHORT_SESSION_S and not explained else 0
+        if not explained:
             self._ends.append(self._clock())
         if code == SESSION_TAKEN_OVER:
             self._taken_over.inc()

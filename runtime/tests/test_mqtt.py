@@ -321,6 +321,16 @@ def test_broker_that_is_killed_again_and_again_is_no_twin() -> None:
     assert sessions.pause_s() <= 2
 
 
+def test_broker_that_blames_what_we_sent_speaks_of_no_twin() -> None:
+    """An event that no broker takes ended five sessions, and its producer was told of a twin that was none."""
+    sessions = Sessions("same", "clocked", lambda: 0.0)
+    for _ in range(2 * SHORT_SESSIONS):
+        sessions.begin()
+        sessions.end(0x82)
+
+    assert not sessions.twin
+
+
 def test_session_that_we_end_ourselves_is_no_sign_of_a_twin() -> None:
     sessions = Sessions("same", "clocked", lambda: 0.0)
     for _ in range(2 * SHORT_SESSIONS):
