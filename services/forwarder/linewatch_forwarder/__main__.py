@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+from pathlib import Path
 
 from linewatch_forwarder.delivery import Delivery
 from linewatch_forwarder.evidence.part import EvidencePart
@@ -15,7 +16,7 @@ from linewatch_forwarder.report import Beside, Report, place_of
 from linewatch_forwarder.retention import Retentions
 from linewatch_forwarder.settings import Settings
 from linewatch_forwarder.streams.embedded import EmbeddedStreams
-from linewatch_forwarder.streams.moving import move, put_aside
+from linewatch_forwarder.streams.moving import left_behind, move, put_aside
 from linewatch_forwarder.streams.port import DurableStreams
 from linewatch_forwarder.streams.settings import FILES
 from linewatch_forwarder.uplinks.batches import Limits
@@ -66,15 +67,14 @@ def main() -> None:
 
 def _open_streams(settings: Settings) -> DurableStreams:
     try:
-        return _streams(settings, settings.streams)
+        return _streams(settings, settings.streams, settings.state_dir / FILES[settings.streams])
     except SpoolDamaged as error:
         print(f"FORWARDER_STATE_DIR: {error}", file=sys.stderr)
         sys.exit(EXIT_BAD_SETTINGS)
 
 
-def _streams(settings: Settings, kind: str) -> DurableStreams:
+def _streams(settings: Settings, kind: str, path: Path) -> DurableStreams:
     limit = StreamLimit(settings.stream_max_bytes, settings.stream_max_age_s, settings.when_full)
-    path = settings.state_dir / FILES[kind]
     if kind == "embedded":
         return EmbeddedStreams(SpoolWorker(lambda: Spool(path, limit, settings.file_max_bytes)))
     # Imported here: the default has no need of the SDK in its memory.
@@ -92,19 +92,21 @@ def _streams(settings: Settings, kind: str) -> DurableStreams:
 async def _bring_along(settings: Settings, streams: DurableStreams) -> None:
     """What waits in the other kind of streams, if FORWARDER_STREAMS was changed."""
     for kind, file in FILES.items():
-        path = settings.state_dir / file
-        if kind == settings.streams or not path.exists():
-            continue
-        try:
-            old = await asyncio.to_thread(_streams, settings, kind)
-        except SpoolDamaged as error:
-            log.error("streams_not_moved", extra={"reason": str(error)})
-            continue
-        try:
-            await move(old, streams)
-        finally:
-            old.close()
-        put_aside(path)
+        is_chosen = kind == settings.streams
+        while taken := left_behind(settings.state_dir / file, is_chosen=is_chosen):
+            if is_chosen and kind == "stream_manager":
+                put_aside(taken)  # the new ledger takes in all that Stream Manager still holds
+                continue
+            try:
+                old = await asyncio.to_thread(_streams, settings, kind, taken)
+            except SpoolDamaged as error:
+                log.error("streams_not_moved", extra={"reason": str(error)})
+                break
+            try:
+                await move(old, streams)
+            finally:
+                old.close()
+            put_aside(taken)
 
 
 async def _serve(settings: Settings, streams: DurableStreams) -> None:

@@ -55,10 +55,28 @@ async def move(old: DurableStreams, new: DurableStreams) -> int:
             await asyncio.sleep(RETRY_S)
 
 
+def left_behind(path: Path, *, is_chosen: bool) -> Path | None:
+    """The file that is to be moved out of, if there is one; `is_chosen`: `path` itself is in use.
+
+    It is renamed before anything is moved, because it remembers what was moved as delivered. Under its own name it would
+    be used again when the choice is taken back half-way, would know what comes back to it, and lose it.
+    """
+    taken = path.with_name(f"{path.name}.moving")
+    if not taken.exists():
+        if is_chosen or not path.exists():
+            return None
+        _rename(path, taken)
+    return taken
+
+
 def put_aside(path: Path) -> None:
-    """Renames a database and what SQLite keeps beside it; nothing is deleted."""
-    aside = path.with_name(f"{path.name}.moved-{time.time_ns()}")
-    for ending in ("", "-wal", "-shm"):
+    """Renames a file whose events have all been moved; nothing is deleted."""
+    _rename(path, path.with_name(f"{path.name.removesuffix('.moving')}.moved-{time.time_ns()}"))
+
+
+def _rename(path: Path, to: Path) -> None:
+    # What SQLite keeps beside it goes first: the database without it would be an older one.
+    for ending in ("-wal", "-shm", ""):
         part = path.with_name(path.name + ending)
         if part.exists():
-            part.rename(aside.with_name(aside.name + ending))
+            part.rename(to.with_name(to.name + ending))
