@@ -194,6 +194,7 @@ def test_every_process_killed_again_and_again_loses_and_doubles_nothing(
         f"meanwhile; {again} repeats at the cloud; {len(orders)} work orders"
     )
     print(tally.note, counts)
+    assert before.parts["judged"] > size.kills / 2, "the kills fell while nothing flowed"
     assert before.parts["sent"] < parts, "the parts ran out before the kills did: raise the parts"
     assert counts.parts == {"sent": parts, "judged": parts, "not_inspected": 0, "skipped": 0}
     assert counts.events["published"] == len(of_lines) == said["enriched"] == parts
