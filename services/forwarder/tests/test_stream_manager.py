@@ -952,7 +952,7 @@ async def test_choice_that_is_changed_and_taken_back_half_way_brings_along_all_t
         hearing = asyncio.create_task(producer.hear())
         forwarder.environment["FORWARDER_STREAMS"] = "embedded"
         forwarder.start()
-        await producer.send(300)
+        await producer.send(400)
         await producer.all_committed()
         assert forwarder.end() == 0
         for start, streams in enumerate(("stream_manager", "embedded", "stream_manager", "embedded"), 2):
@@ -960,7 +960,7 @@ async def test_choice_that_is_changed_and_taken_back_half_way_brings_along_all_t
             forwarder.start()
             await until(lambda start=start: len(forwarder.events("started")) == start, "it begins", 30)
             if start == 2:
-                await until(lambda: server.requests["AppendMessage"] > 20, "it moves")
+                await until(lambda: server.requests["AppendMessage"] > 150, "a batch of 100 has been moved")
             await asyncio.to_thread(forwarder.kill)
         forwarder.start()
         cloud.start()
