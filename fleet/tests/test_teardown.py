@@ -80,7 +80,9 @@ def test_an_account_is_as_it_was_before_once_the_data_is_deleted_too(cloud: Clou
     for content in (b"first", b"second"):
         cloud.client("s3").put_object(Bucket=bucket, Key="io.linewatch.model/1.0.0/model.zip", Body=content)
     cloud.client("s3").delete_object(Bucket=bucket, Key="io.linewatch.model/1.0.0/model.zip")
-    evidence = next(name for name in inventory(cloud)["buckets"] if name.startswith("linewatch-gone-evidence"))
+    evidence = next(
+        name for name in inventory(cloud)["buckets"] if name.startswith("linewatch-gone-evidence")
+    )
     picture = {"Bucket": evidence, "Key": "evidence/linewatch-gone-1-forwarder/sha256/ab/abcd.jpg"}
     cloud.client("s3").put_object(**picture, Body=b"a defect")
 

@@ -11,7 +11,9 @@ from linewatch_forwarder.status import Look, StreamView
 
 PREFIX = "linewatch_forwarder_"
 
-DROP_REASONS = ("expired", "overwritten", "shed_good")
+DROP_REASONS = (
+    "damaged", "damaged_unknown", "dead_letters_full", "expired", "overwritten", "shed_good", "stream_gap",
+)  # fmt: skip
 """Why streams drop events; further reasons (a gap, a damaged file) appear when they happen."""
 
 
