@@ -37,6 +37,7 @@ types: setup ## mypy, strict
 
 .PHONY: faults
 faults: setup ## break things on purpose and count, into build/faults.json; LONG=1: the long forms, into build/faults-long.json
+	@rm -f build/faults$(if $(LONG),-long).json
 	LONG="$(LONG)" $(RUN) -m pytest -m faults tests/faults --durations=10 $(ARGS)
 
 .PHONY: soak

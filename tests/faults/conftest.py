@@ -6,6 +6,7 @@ LONG=1 chooses the long forms. A test that could not run is in the file too, wit
 
 import json
 import os
+import platform
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -24,14 +25,15 @@ class Tally:
     Attributes:
         accepted: distinct events (or orders) that somebody was told are safe; what the test is about.
         lost: of those, how many never arrived.
-        doubled: how many took effect twice: orders for work orders, rows for events. A repeat on the wire is none.
+        doubled: how many took effect twice: orders for work orders, rows for events. A repeat on the wire is none. None
+            where nobody counted.
         control_lost: what the control beside it lost or doubled at the same crash point; None where none is needed.
         note: one line for people: kills, repeats, percentiles.
     """
 
     accepted: int = 0
     lost: int = 0
-    doubled: int = 0
+    doubled: int | None = None
     control_lost: int | None = None
     note: str = ""
 
@@ -68,10 +70,14 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def pytest_sessionfinish() -> None:
-    """The file is of one run: `make faults` and `make faults LONG=1` each write their own whole."""
+    """`make faults` begins with no file; a part that is run alone replaces its own rows."""
     if not _told:
         return
     BUILD.mkdir(exist_ok=True)
-    name = "faults-long.json" if LONG else "faults.json"
-    machine = {"cores": os.cpu_count(), "at": time.strftime("%Y-%m-%d", time.gmtime())}
-    (BUILD / name).write_text(json.dumps({"machine": machine, "tests": _told}, indent=1) + "\n")
+    path = BUILD / ("faults-long.json" if LONG else "faults.json")
+    before = json.loads(path.read_text())["tests"] if path.exists() else []
+    where = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+    day = time.strftime("%Y-%m-%d", time.gmtime())
+    rows = {test["name"]: test for test in before}
+    rows |= {str(test["name"]): {**test, "at": day, "machine": where} for test in _told}
+    path.write_text(json.dumps({"tests": [rows[name] for name in sorted(rows)]}, indent=1) + "\n")

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import itertools
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -116,6 +117,18 @@ class FarCloud(Cloud):
         self._inside("tc", "qdisc", "add", "dev", f"{self.name}d1", *shape)
         _run("tc", "qdisc", "add", "dev", f"{self.name}d0", *shape)
 
+    def spoiled_packets(self) -> int:
+        """How many packets the faults of now have dropped, answered or made wait."""
+        rules = self._told("iptables", "-L", "-v", "-x", "-n")
+        hit = sum(
+            int(line.split()[0]) for line in rules.splitlines() if line.split()[2:3] in (["DROP"], ["REJECT"])
+        )
+        shaped = self._told("tc", "-s", "qdisc", "show", "dev", f"{self.name}d1")
+        shaped += subprocess.run(
+            ["tc", "-s", "qdisc", "show", "dev", f"{self.name}d0"], capture_output=True, text=True, check=True
+        ).stdout
+        return hit + sum(int(count) for count in re.findall(r"overlimits (\d+)", shaped))
+
     def heal(self) -> None:
         """The cable as it was laid."""
         self._inside("iptables", "-F")
@@ -129,12 +142,12 @@ class FarCloud(Cloud):
     def _inside(self, *command: str) -> None:
         _run("ip", "netns", "exec", self.name, *command)
 
+    def _told(self, *command: str) -> str:
+        inside = ["ip", "netns", "exec", self.name, *command]
+        return subprocess.run(inside, capture_output=True, text=True, check=True).stdout
+
     def _listens(self) -> bool:
-        answer = subprocess.run(
-            ["ip", "netns", "exec", self.name, "ss", "-Htln", f"sport = :{self.port}"],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        return bool(answer.stdout.strip())
+        return bool(self._told("ss", "-Htln", f"sport = :{self.port}").strip())
 
 
 def _run(*command: str) -> None:
