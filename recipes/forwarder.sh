@@ -33,8 +33,9 @@ if [ "$FORWARDER_STREAMS" = stream_manager ]; then
   shift 2
   set -- "$@" -e FORWARDER_MQTT_HOST=127.0.0.1 -e AWS_CONTAINER_AUTHORIZATION_TOKEN
 fi
-# Capture's pictures are only read; what is uploaded, and what open work orders hold, is noted beside them.
+# Capture's pictures are only read; what is uploaded, and what open work orders hold, is noted beside them. The image
+# knows the places. By the thing's name it knows the nucleus's own client id, which it must not take.
 e=$d/evidence
 mkdir -p "$e" "$e-state" && chown 10001:10001 "$e-state" || exit 1
 i=/var/lib/linewatch/evidence
-set -- "$@" -v "$e:$i:ro" -v "$e-state:$i-state" -e FORWARDER_EVIDENCE_DIR=$i -e FORWARDER_AWS_REGION="$AWS_REGION" @SETTINGS@
+set -- "$@" -v "$e:$i:ro" -v "$e-state:$i-state" -e AWS_IOT_THING_NAME -e FORWARDER_AWS_REGION="$AWS_REGION" @SETTINGS@

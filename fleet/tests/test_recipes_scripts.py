@@ -18,6 +18,7 @@ import pytest
 from scripts_device import OURS, Device
 
 from linewatch_fleet.recipes import TEMPLATES, render
+from linewatch_forwarder.settings import Settings as Forwarder
 
 HOSTILE = [
     "two words", "a;touch PWNED", "$(touch PWNED)", "`touch PWNED`", '"; touch PWNED; "', "'; touch PWNED; '",
@@ -208,6 +209,28 @@ def test_the_forwarder_speaks_as_its_own_thing_unless_told_otherwise(device: Dev
     assert device.service["environment"]["FORWARDER_UPLINK_CLIENT_ID"] == "own"
 
 
+def test_the_forwarder_knows_the_nucleuss_own_client_id_in_its_container_too(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.run("Forwarder", configured={"UplinkHost": "abc", "UplinkClientId": "Press:Line_1"})
+    called = device.service
+    arguments = called["arguments"]
+    given = [arguments[i + 1] for i, one in enumerate(arguments) if one == "-e"]
+    for one in given:
+        name, assigned, value = one.partition("=")
+        monkeypatch.setenv(name, value if assigned else called["environment"].get(name, ""))
+    for name in ("CA", "CERTIFICATE", "KEY"):
+        monkeypatch.setenv(
+            f"FORWARDER_UPLINK_{name}_FILE", str(device.directory / "uplink" / f"{name.lower()}.pem")
+        )
+    monkeypatch.setattr(
+        "linewatch_forwarder.uplinks.files.check", lambda *_: None
+    )  # no certificates, and no matter
+
+    with pytest.raises(ValueError, match="Press:Line_1 is the Greengrass nucleus's own client id"):
+        Forwarder()
+
+
 def test_the_forwarder_takes_any_further_setting(device: Device) -> None:
     device.run(
         "Forwarder", configured={"Settings": "UPLINK=greengrass_ipc,RESEND_WINDOW_S=60,EVENT_BUS_KINDS=all"}
@@ -273,6 +296,18 @@ def test_only_what_writes_evidence_may_write_it_and_the_console_only_reads(devic
         assert [one for one in found if "/secrets" in one] == [
             f"{device.directory}/secrets/{user}:/run/linewatch:ro"
         ]
+
+
+@pytest.mark.parametrize("first", ["Forwarder", "Capture", "Console"])
+def test_whoever_starts_first_makes_the_evidences_folders_for_the_others(device: Device, first: str) -> None:
+    places = [device.directory / name for name in ("evidence", "evidence-state")]
+    assert not any(place.exists() for place in places)
+    for name in (first, "Forwarder", "Capture", "Console"):
+        device.run(name)
+
+    assert all(place.stat().st_mode & 0o777 == 0o755 for place in places)
+    if os.getuid() == 0:
+        assert [place.stat().st_uid for place in places] == [10001, 10001]
 
 
 def test_the_nucleuss_socket_goes_along_where_there_is_one(device: Device) -> None:

@@ -79,6 +79,23 @@ def test_a_running_service_restarts_stops_in_time_and_has_a_health_check(service
     assert "healthcheck" in described or "\nHEALTHCHECK " in (ROOT / dockerfile).read_text()
 
 
+def test_the_forwarder_of_the_release_before_knows_every_variable() -> None:
+    """It refuses one that it does not know, and its image alone can be put back: docs/compose.md promises it."""
+    known = {
+        "METRICS_HOST", "METRICS_PORT", "MQTT_HOST", "MQTT_USERNAME", "MQTT_PASSWORD_FILE", "UPLINK_HOST", "UPLINK_PORT",
+        "UPLINK_CLIENT_ID", "UPLINK_CA_FILE", "UPLINK_CERTIFICATE_FILE", "UPLINK_KEY_FILE",
+    }  # fmt: skip
+    forwarder = SERVICES["forwarder"]
+    assert {name.removeprefix("FORWARDER_") for name in forwarder["environment"]} <= known
+
+    # So the image has to know by itself what is mounted.
+    image = (ROOT / forwarder["build"]["dockerfile"]).read_text()
+    (place,) = re.findall(r"\bFORWARDER_EVIDENCE_DIR=(\S+)", image)
+    mounted = str(forwarder["volumes"])
+    assert f"'target': '{place}', 'read_only': True" in mounted
+    assert f"evidence-state:{place}-state" in mounted
+
+
 def test_ports_are_published_on_loopback_only() -> None:
     for service, described in SERVICES.items():
         for port in described.get("ports", []):

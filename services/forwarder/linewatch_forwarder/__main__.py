@@ -201,7 +201,7 @@ def _to_the_cloud(settings: Settings, certificates: Certificates | None) -> Conn
         tls=certificates,
         role="forwarder-uplink",
     )
-    return Connection(endpoint, pin_topics(settings.client_id) if settings.evidence_dir else None)
+    return Connection(endpoint, pin_topics(settings.client_id) if settings.evidence_root else None)
 
 
 def _uplink(settings: Settings, connection: Connection | None, certificates: Certificates | None) -> Uplink:

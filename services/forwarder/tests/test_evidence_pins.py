@@ -4,6 +4,7 @@
 import contextlib
 import hashlib
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -268,6 +269,46 @@ def objects(account: StandinCloud) -> list[str]:
         Bucket=account.outputs["EvidenceBucketName"]
     )
     return [one["Key"] for one in answer.get("Contents", [])]
+
+
+@pytest.fixture
+def image_root(tmp_path: Path) -> Iterator[Path]:
+    """A root that can only be read, with the folder that the image has and without the one that it has not."""
+    place = tmp_path / "image"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k,mode=0755", "tmpfs", place], check=False, capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("not run: a file system of the test's own needs root")
+    try:
+        (place / "evidence-state").mkdir()
+        subprocess.run(["mount", "-o", "remount,ro", place], check=True)
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+def test_an_image_whose_evidence_is_not_mounted_carries_events_without_it(
+    image_root: Path, tmp_path: Path
+) -> None:
+    """As an older release's compose file starts it: the image names the place, and nothing is there."""
+    place = {"FORWARDER_EVIDENCE_DIR": str(image_root / "evidence")}
+    forwarder = Forwarder(tmp_path, 1, FORWARDER_UPLINK="none", **place)
+    forwarder.start()
+    try:
+        wait_for(lambda: forwarder.events("evidence_not_mounted"), f"told: {forwarder.told()}", 30)
+        wait_for(lambda: forwarder.events("mqtt_unreachable"), f"works: {forwarder.told()}", 30)
+    finally:
+        ended(forwarder)
+
+    uploads = Forwarder(
+        tmp_path, 1, FORWARDER_UPLINK="none", FORWARDER_EVIDENCE_BUCKET="a-bucket", FORWARDER_AWS_REGION="eu-central-1",
+        AWS_ACCESS_KEY_ID="a", **place,
+    )  # fmt: skip
+    uploads.start()
+    assert uploads.process.wait(20) == 2, "what is to be uploaded has to be there"
+    assert "FORWARDER_EVIDENCE_DIR: " in uploads.told()
 
 
 @pytest.mark.parametrize(

@@ -33,9 +33,12 @@ class EvidencePart:
         """`connection`: the uplink's, where it hears the device shadow. Raises OSError when the directory can't be used."""
         self._pins: ShadowPins | None = None
         self._uploads: EvidenceUploads | None = None
-        if settings.evidence_dir is None:
+        root = settings.evidence_root
+        if root is None:
+            if settings.evidence_dir is not None:
+                log.warning("evidence_not_mounted", extra={"path": str(settings.evidence_dir)})
             return
-        notes = EvidenceNotes(state_dir_of(settings.evidence_dir))
+        notes = EvidenceNotes(state_dir_of(root))
         if connection is not None:
             self._pins = ShadowPins(connection, settings.client_id, notes)
         if settings.evidence_bucket:
@@ -44,7 +47,7 @@ class EvidencePart:
             upload = S3Upload(
                 aws_session(settings), settings.evidence_bucket, settings.evidence_prefix, record, pace
             )
-            files = WaitingFiles(settings.evidence_dir, notes)
+            files = WaitingFiles(root, notes)
             self._uploads = EvidenceUploads(files, notes, upload, pace, why_wait(uplink, delivery))
 
     async def run(self, stop: asyncio.Event) -> None:

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The settings of the evidence."""
 
+import os
 from pathlib import Path
 from typing import Self
 
 from pydantic import Field, model_validator
 
+from linewatch_forwarder.evidence.notes import state_dir_of
 from linewatch_forwarder.uplinks.settings import UplinkSettings
 
 
@@ -32,6 +34,24 @@ class EvidenceSettings(UplinkSettings):
         return self
 
     @property
+    def evidence_root(self) -> Path | None:
+        """Capture's evidence directory, if this forwarder follows one.
+
+        The image names the place. A container that an older release's compose file or recipe starts has nothing mounted
+        there and a root that can only be read: it has no evidence, which is no reason to carry no events.
+        """
+        if self.evidence_dir is None or self.evidence_bucket or self.evidence_dir.exists():
+            return self.evidence_dir
+        return None if _is_read_only(state_dir_of(self.evidence_dir)) else self.evidence_dir
+
+    @property
     def evidence_prefix(self) -> str:
         """What every key begins with."""
         return f"evidence/{self.evidence_thing or self.client_id}/"
+
+
+def _is_read_only(path: Path) -> bool:
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
