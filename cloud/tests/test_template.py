@@ -294,6 +294,25 @@ def test_every_queue_that_feeds_a_function_ends_in_dead_letters_with_an_alarm(
             assert name in watched
 
 
+def test_the_pages_commands_for_dead_letters_are_ones_that_aws_has() -> None:
+    page = (
+        (TEMPLATE.parent / "README.md").read_text().partition("\n## Dead letters\n")[2].partition("\n## ")[0]
+    )
+    operations = boto3.client("sqs", region_name=REGION).meta.service_model
+    commands = re.findall(r"^aws sqs (\S+) (.*)$", page, re.MULTILINE)
+
+    assert "start-message-move-task" in dict(commands)
+    for command, options in commands:
+        called = operations.operation_model("".join(one.title() for one in command.split("-")))
+        given = {"".join(one.title() for one in name.split("-")) for name in re.findall(r"--(\S+)", options)}
+        assert given <= called.input_shape.members.keys()
+        assert set(called.input_shape.required_members) <= given
+        assert f"`sqs:{called.name}`" in page
+    outputs = re.findall(r"`(\w+Url)`", page)
+    assert outputs
+    assert set(outputs) <= cfn_yaml.load(str(TEMPLATE))["Outputs"].keys()
+
+
 def test_functions_and_visibility_leave_the_lease_and_retries_room(resources: dict[str, Any]) -> None:
     parameters = cfn_yaml.load(str(TEMPLATE))["Parameters"]
 

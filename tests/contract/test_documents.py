@@ -55,6 +55,14 @@ def test_every_make_verb_that_a_page_names_exists(page: Path) -> None:
     assert named - verbs() == set()
 
 
+@pytest.mark.parametrize("environment", ["staging", "prod"])
+def test_the_upgrade_that_is_to_be_copied_takes_the_account_before_the_devices(environment: str) -> None:
+    block = (ROOT / "docs/upgrading.md").read_text().partition("```sh\n")[2].partition("```")[0]
+    verbs = re.findall(rf"linewatch (\w+) {environment}\b", block)
+
+    assert verbs[:4] == ["provision", "promote", "publish", "deploy"]
+
+
 def test_every_decision_has_its_four_parts() -> None:
     for record in (ROOT / "docs/decisions").glob("*.md"):
         text = record.read_text()
