@@ -3,9 +3,10 @@
 
 import asyncio
 import json
+import sqlite3
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -132,6 +133,17 @@ class Forwarder(Child):
         """Log lines of one event."""
         lines = [json.loads(line) for line in self.told().splitlines() if line.startswith("{")]
         return [line for line in lines if line["event"] == name]
+
+
+@contextmanager
+def held_writes(forwarder: Forwarder) -> Iterator[sqlite3.Connection]:
+    """The forwarder's spool, locked against its writes."""
+    spool = sqlite3.connect(forwarder.state_dir / "forwarder.db", timeout=20, isolation_level=None)
+    spool.execute("BEGIN IMMEDIATE")
+    try:
+        yield spool
+    finally:
+        spool.close()
 
 
 async def told_state(listener: object, wanted: str, deadline_s: float = 20) -> dict[str, object]:

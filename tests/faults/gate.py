@@ -4,16 +4,21 @@
     hold(UP)                    from now on nothing goes from the client to the server
     hold(UP, b"SendMessage")    nothing, from the first packet on that contains these bytes
 
+    count(UP, PUBACK)           what went through from now on, and how often, is in `counted`
+
 `held` is set once something waits at the gate. Kill the process then: what it did before is done, what came after
 is not.
 """
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 UP, DOWN = "up", "down"
+PUBACK = b"\x40\x02"
+"""How an MQTT client acknowledges; JSON and our names have no such bytes."""
 CHUNK = 64 * 1024
 
 
@@ -25,7 +30,10 @@ class Gate:
         self._marks: dict[str, bytes] = {}
         self._shut: set[str] = set()
         self._relays: set[asyncio.Task[None]] = set()
+        self._counts: list[tuple[str, bytes]] = []
         self.port = 0
+        self.counted: Counter[tuple[str, bytes]] = Counter()
+        """How often (direction, bytes) went through."""
         self.held = asyncio.Event()
 
     def hold(self, direction: str, mark: bytes = b"") -> None:
@@ -35,6 +43,11 @@ class Gate:
             self._marks[direction] = mark
         else:
             self._shut.add(direction)
+
+    def count(self, direction: str, mark: bytes) -> None:
+        """Counts these bytes, 64 at most, from 0."""
+        self._counts = [*{*self._counts, (direction, mark)}]
+        self.counted[direction, mark] = 0
 
     def open(self) -> None:
         """Lets new connections through; those that were held are gone with their process."""
@@ -67,12 +80,15 @@ class Gate:
             mark = self._marks.get(direction)
             if mark and mark in before + chunk:
                 self._shut.add(direction)
-            before = chunk[-64:]
             if direction in self._shut:
                 self.held.set()
                 await asyncio.Event().wait()
             writer.write(chunk)
             await writer.drain()
+            for way, one in self._counts:
+                if way == direction:
+                    self.counted[way, one] += (before[len(before) - len(one) + 1 :] + chunk).count(one)
+            before = chunk[-64:]
         raise ConnectionResetError  # one end closed: close both
 
     async def end(self) -> None:

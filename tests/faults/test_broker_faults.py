@@ -36,9 +36,10 @@ from brokers import (
     running,
     until,
 )
+from faults.gate import DOWN, PUBACK, UP, gate_before
 from faults.producer import event_id
 from faults.sink import Sink, sinking
-from forwarding import Forwarder
+from forwarding import Forwarder, held_writes
 from paho.mqtt.enums import CallbackAPIVersion
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -119,10 +120,16 @@ class Line:
 
 
 @asynccontextmanager
-async def running_line(folder: Path, broker: Broker, cloud: Cloud, rule: Sequence[str] = RULE) -> AsyncIterator[Line]:  # fmt: skip
-    """The forwarder starts, and is connected at both ends."""
+async def running_line(
+    folder: Path, broker: Broker, cloud: Cloud, rule: Sequence[str] = RULE, *, port: int = 0, script: Path | None = None
+) -> AsyncIterator[Line]:  # fmt: skip
+    """The forwarder starts, and is connected at both ends. `port`: of a gate before the broker; `script`: a control."""
     metrics_port = free_port()
-    forwarder = Forwarder(folder, broker.port, FORWARDER_METRICS_PORT=str(metrics_port), **cloud.settings())
+    forwarder = Forwarder(
+        folder, port or broker.port, FORWARDER_METRICS_PORT=str(metrics_port), **cloud.settings()
+    )
+    if script:
+        forwarder.command = [sys.executable, str(script)]
     async with sinking(cloud.endpoint("rule"), tuple(rule)) as sink:
         with running(forwarder):
             line = Line(folder, broker, cloud, forwarder, metrics_port, sink)
@@ -537,11 +544,25 @@ async def test_twin_with_the_same_client_id_shows_and_costs_nothing(where: str, 
 # --- late, and unreadable ---------------------------------------------------------------------------------------------
 
 
-async def test_acknowledgement_that_comes_after_a_reconnect_costs_no_new_event(line: Line, tally) -> None:
+NEW = 7
+EVENT, COMMITTED = STATION.topic("inspection").encode(), STATION.topic("committed").encode()
+ACKNOWLEDGES_OLD_MESSAGES = Path(__file__).with_name("acknowledge_old_messages.py")
+
+
+async def _after_a_late_acknowledgement(
+    broker: Broker, cloud: Cloud, folder: Path, tally, script: Path | None = None
+) -> set[str]:
     """An old event is committed after the broker was replaced, its acknowledgement has the packet id of a new one, and
-    the forwarder dies before the new one is on disk. Only the broker still has that, for it is published once."""
+    the forwarder dies before the new one is on disk. Only the broker still has that, for it is published once.
+
+    Returns the ids that never arrive.
+    """
     made: list[str] = []
-    async with connected(line.broker.endpoint("speaker-of-the-test")) as speaker:
+    async with (
+        gate_before(broker.port) as gate,
+        running_line(folder, broker, cloud, port=gate.port, script=script) as line,
+        connected(broker.endpoint("speaker-of-the-test")) as speaker,
+    ):
 
         async def publish(count: int) -> None:
             for _ in range(count):
@@ -549,47 +570,58 @@ async def test_acknowledgement_that_comes_after_a_reconnect_costs_no_new_event(l
                 made.append(name)
                 await speaker.publish(STATION.topic("inspection"), payload)
 
-        for attempt in range(1, 11):  # noqa: B007 - told below
-            with held_writes(line) as spool:
-                stored = rows_of(spool)
-                await publish(1)
-                sessions = len(line.forwarder.events("mqtt_connected"))
-                line.broker.kill()
-                line.broker.start()
-                await until(
-                    lambda: len(line.forwarder.events("mqtt_connected")) >= sessions + 2,  # noqa: B023
-                    "the forwarder is back", 60,
-                )  # fmt: skip
-                await until(speaker.connected.is_set, "the test is back", 60)
-                await publish(5)
-                spool.execute("ROLLBACK")
-                while rows_of(spool) == stored:  # to the moment: the next commit follows within milliseconds
-                    pass
-                spool.execute("BEGIN IMMEDIATE")
-                if rows_of(spool) == stored + 1:
-                    # What is acknowledged now is the old event, and the new ones wait for this very lock.
-                    await asyncio.sleep(0.1)
-                    line.forwarder.kill()
-                    break
-            await line.all_arrive(made)
-        else:
-            pytest.fail("never killed between the two commits")
+        with held_writes(line.forwarder) as spool:
+            gate.count(DOWN, EVENT)
+            await publish(1)
+            await until(lambda: gate.counted[DOWN, EVENT] == 1, "the forwarder has the old one in hand")
+            sessions = len(line.forwarder.events("mqtt_connected"))
+            broker.kill()
+            broker.start()
+            await until(
+                lambda: len(line.forwarder.events("mqtt_connected")) >= sessions + 2,
+                "the forwarder is back", 60,
+            )  # fmt: skip
+            await until(speaker.connected.is_set, "the test is back", 60)
+            await publish(NEW)
+            await until(lambda: gate.counted[DOWN, EVENT] >= 1 + NEW, "the new ones are on their way to it")
+            # It hears no answer to its `committed`, which comes behind the acknowledgement: there it stands.
+            gate.hold(DOWN)
+            gate.count(UP, PUBACK)
+            gate.count(UP, COMMITTED)
+            spool.execute("ROLLBACK")
+            await until(lambda: gate.counted[UP, COMMITTED], "it has told of the old one")
+            if script:
+                await until(lambda: gate.counted[UP, PUBACK], "the control has acknowledged it")
+            assert rows_of(spool) == 1, "of the new ones none is on disk"
+            line.forwarder.kill()
+        gate.open()
         line.forwarder.start()
-        await line.all_arrive(made)
-    line.told.append(f"killed between the two commits, at attempt {attempt}")
-    line.report(tally, made)
-    assert (tally.lost, tally.doubled) == (0, 0)
+        await publish(1)
+        await line.all_arrive(made[-1:] if script else made)
+        if not script:
+            line.told.append("killed between the two commits")
+            line.report(tally, made)
+        return line.sink.lacks(made)
 
 
-@contextmanager
-def held_writes(line: Line) -> Iterator[sqlite3.Connection]:
-    """The forwarder's spool, locked against its writes."""
-    spool = sqlite3.connect(line.forwarder.state_dir / "forwarder.db", timeout=20, isolation_level=None)
-    spool.execute("BEGIN IMMEDIATE")
-    try:
-        yield spool
-    finally:
-        spool.close()
+async def test_acknowledgement_that_comes_after_a_reconnect_costs_no_new_event(
+    mosquitto: Broker, cloud: Cloud, tmp_path: Path, tally
+) -> None:
+    ours, control = tmp_path / "ours", tmp_path / "control"
+    ours.mkdir()
+    control.mkdir()
+
+    lost = await _after_a_late_acknowledgement(mosquitto, cloud, ours, tally)
+    mosquitto.kill()
+    fresh = Broker(MOSQUITTO, control / "broker")
+    with running(fresh):
+        lost_by_the_control = await _after_a_late_acknowledgement(
+            fresh, cloud, control, tally, ACKNOWLEDGES_OLD_MESSAGES
+        )
+
+    tally.control_lost = len(lost_by_the_control)
+    assert (len(lost), tally.doubled) == (0, 0)
+    assert lost_by_the_control, "the control must lose an event, or the test sees nothing"
 
 
 def rows_of(spool: sqlite3.Connection) -> int:

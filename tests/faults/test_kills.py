@@ -10,6 +10,7 @@ Guards: runtime/linewatch_runtime/{spool,mqtt,publisher}.py, services/forwarder.
 
 import asyncio
 import contextlib
+import json
 import random
 import sqlite3
 import sys
@@ -32,10 +33,10 @@ from brokers import (
     running,
     until,
 )
-from faults.gate import DOWN, UP, gate_before
+from faults.gate import DOWN, PUBACK, UP, gate_before
 from faults.producer import event_id
 from faults.sink import sinking
-from forwarding import Forwarder
+from forwarding import Forwarder, held_writes
 
 from linewatch_forwarder.delivery import LOOK_AHEAD
 from linewatch_runtime.mqtt import Connection, Subscriptions
@@ -51,6 +52,7 @@ EVENTS = "linewatch/v1/+/+/+/inspection"
 STREAM = "predictions-line-1"
 
 PRODUCER = Path(__file__).with_name("producer.py")
+ACKNOWLEDGES_FIRST = Path(__file__).with_name("acknowledge_first.py")
 
 
 def producer(folder: Path, port: int, count: int) -> Child:
@@ -118,6 +120,74 @@ async def test_nothing_is_lost_when_every_process_is_killed_again_and_again(
 
 
 # --- where a guarantee sits -------------------------------------------------------------------------------------------
+
+
+async def _lost_when_the_forwarder_dies_before_its_commit(
+    broker: Broker, cloud: Cloud, folder: Path, *, first: bool
+) -> tuple[set[str], int]:
+    """30 events are in its hands and its disk can't be written; it dies. The producer publishes each once. `first`: the
+    control, which acknowledges first. Returns the ids that never arrive, and how many rows were stored twice."""
+    events = [inspection(number) for number in range(1, 31)]
+    names = {name for name, _ in events}
+    topic = STATION.topic("inspection")
+    committed = Subscriptions([STATION.topic("committed")])
+    async with (
+        gate_before(broker.port) as gate,
+        sinking(cloud.endpoint("rule"), AT_THE_CLOUD) as sink,
+        connected(broker.endpoint("producer"), committed) as producer,
+    ):
+        forwarder = Forwarder(folder, gate.port, **cloud.settings())
+        if first:
+            forwarder.command = [sys.executable, str(ACKNOWLEDGES_FIRST)]
+        told: set[str] = set()
+
+        def tells() -> tuple[bool, bool]:
+            """Whether it has acknowledged anything to the broker, and whether to the producer."""
+            while not producer.messages.empty():
+                told.update(json.loads(producer.messages.get_nowait().payload)["event_ids"])
+            return gate.counted[UP, PUBACK] > 0, bool(told)
+
+        with running(forwarder):
+            await until(lambda: len(forwarder.events("mqtt_connected")) >= 3, "it is connected", 40)
+            gate.count(DOWN, topic.encode())
+            gate.count(UP, PUBACK)
+            with held_writes(forwarder):
+                for _, payload in events:
+                    await producer.publish(topic, payload)
+                await until(lambda: gate.counted[DOWN, topic.encode()] == 30, "it has them all in hand")
+                if first:
+                    await until(lambda: all(tells()), "the control has told of its first group")
+                else:
+                    with pytest.raises(AssertionError, match="not within"):
+                        await until(lambda: any(tells()), "it tells anybody", 1)
+                forwarder.kill()
+            forwarder.start()
+            marker, payload = inspection(99)
+            await producer.publish(topic, payload)
+            await until(lambda: marker in sink.first, "an event after the restart arrives", 40)
+            if not first:
+                await until(lambda: not sink.lacks(names), "every event arrives", 40)
+        stored = count_of(forwarder.state_dir / "forwarder.db", "stored", STREAM)
+        return sink.lacks(names), stored - len(sink.first)
+
+
+async def test_forwarder_that_dies_before_its_commit_has_told_nobody_and_the_control_loses_events(
+    mosquitto: Broker, cloud: Cloud, tmp_path: Path, tally
+) -> None:
+    ours, control = tmp_path / "ours", tmp_path / "control"
+    ours.mkdir()
+    control.mkdir()
+
+    lost, doubled = await _lost_when_the_forwarder_dies_before_its_commit(mosquitto, cloud, ours, first=False)
+    lost_by_the_control, _ = await _lost_when_the_forwarder_dies_before_its_commit(
+        mosquitto, cloud, control, first=True
+    )
+
+    tally.accepted, tally.lost, tally.doubled = 30, len(lost), doubled
+    tally.control_lost = len(lost_by_the_control)
+    tally.note = "no PUBACK and no `committed` while the disk can't be written; the control tells first"
+    assert (lost, doubled) == (set(), 0)
+    assert lost_by_the_control, "the control must lose events, or the tests beside it see nothing"
 
 
 async def test_forwarder_that_dies_between_its_commit_and_telling_anybody_stores_each_event_once(
