@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 
 NO_MATCHING_SUBSCRIBERS = 0x10
 FIRST_FAILURE = 0x80
+TOPIC_NAME_INVALID = 0x90
 PACKET_TOO_LARGE = 0x95
 
 PUBLISH_TIMEOUT_S = 10.0
@@ -55,6 +56,9 @@ SLOWEST_BYTES_PER_S = 4 * 1024
 there after 10 s, and sent again, for ever."""
 LONGEST_EXTRA_S = 32.0
 KEEPALIVE_S = 20
+
+LONGEST_TOLD = 256
+"""Characters of a topic in an error; one may have 65,535."""
 
 __all__ = [
     "Connection", "Endpoint", "Message", "MqttError", "NobodySubscribed", "NotConnected", "Refused", "Subscriptions",
@@ -140,8 +144,9 @@ class Connection:
         Raises:
             NotConnected: no connection, or it broke first, or no answer in PUBLISH_TIMEOUT_S and the time that its bytes take.
             NobodySubscribed: `needs_subscriber`, and no subscription matched: the message is gone.
-            Refused: the broker's access list or a limit does not allow it. Of a packet that is larger than the broker
-                takes nothing is sent: some brokers end the connection for it, and with it all else that is on its way.
+            Refused: the broker's access list or a limit does not allow it, or no packet can have such a topic. Of a packet
+                that is larger than the broker takes nothing is sent: some brokers end the connection for it, and with it
+                all else that is on its way.
         """
         client = self._client
         if client is None or not self.connected.is_set():
@@ -154,13 +159,13 @@ class Connection:
         size = packet_size(topic, payload, properties)
         if 0 < self.largest_packet < size:
             told = f"Packet too large: {size} bytes, and the broker takes {self.largest_packet}"
-            raise Refused(f"publish to {topic}", PACKET_TOO_LARGE, told)
+            raise Refused(f"publish to {topic[:LONGEST_TOLD]}", PACKET_TOO_LARGE, told)
         async with self._window:  # first come, first served: the order is kept
             if client is not self._client:
                 raise NotConnected(f"{self._broker}: the connection broke")
             code = await self._acknowledged(client, topic, payload, retain, properties)
         if code.value >= FIRST_FAILURE:
-            raise Refused(f"publish to {topic}", code.value, code.getName())
+            raise Refused(f"publish to {topic[:LONGEST_TOLD]}", code.value, code.getName())
         if needs_subscriber and code.value == NO_MATCHING_SUBSCRIBERS:
             raise NobodySubscribed(topic)
 
@@ -172,7 +177,10 @@ class Connection:
         retain: bool,
         properties: Properties,
     ) -> ReasonCode:
-        sent = client.publish(topic, payload, qos=1, retain=retain, properties=properties)
+        try:
+            sent = client.publish(topic, payload, qos=1, retain=retain, properties=properties)
+        except ValueError as error:  # paho's word for what no packet can say, as a topic of 65,536 bytes
+            raise Refused(f"publish to {topic[:LONGEST_TOLD]}", TOPIC_NAME_INVALID, str(error)) from error
         if sent.rc != paho.MQTT_ERR_SUCCESS:
             raise NotConnected(paho.error_string(sent.rc))
         answer: asyncio.Future[ReasonCode] = asyncio.get_running_loop().create_future()

@@ -200,6 +200,17 @@ allow_anonymous false
 """
 
 
+async def test_topic_that_no_packet_can_have_is_refused_and_the_session_goes_on(broker: Broker) -> None:
+    """paho raises ValueError, which ended the process; what it was for was still there at the next start."""
+    async with connected(broker.endpoint("speaks")) as speaks:
+        for topic in ("x" * 65_536, "a/+/b"):
+            with pytest.raises(Refused) as refused:
+                await speaks.publish(topic, b"")
+            assert refused.value.code == 0x90
+            assert len(str(refused.value)) < 1000
+        await speaks.publish("in/a", b"")
+
+
 async def test_connection_that_is_refused_says_why_and_tries_again(mosquitto: Broker, tmp_path: Path) -> None:
     broker = Broker(MOSQUITTO, tmp_path / "with-password", PASSWORD)
     with running(broker):
