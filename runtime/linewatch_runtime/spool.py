@@ -155,16 +155,20 @@ class Spool:
             spool_numbers.keep_clock(self._db, self.clock())
         return len(rows)
 
-    def bury(self, record: Record, reason: str) -> None:
+    def bury(self, record: Record, reason: str, *, once: bool = False) -> bool:
         """Puts an event aside that can never be delivered; it need not have been stored before.
 
-        With more than BURIED_KEPT of them the oldest goes, counted as `dead_letters_full`.
+        With more than BURIED_KEPT of them the oldest goes, counted as `dead_letters_full`. Returns whether it was put
+        aside: with `once` not what is here, or has left not long ago.
         """
         with self._change(record.stream) as change:
+            if once and not self._unknown([record]):
+                return False
             self._remove(change, [record.event_id])
             spool_letters.put(self._db, change, record, reason, record.crc, BURIED_KEPT)
             self._remember([record.event_id])
             change.count(record.stream, "buried", 1)
+        return True
 
     def buried(self, limit: int = BURIED_KEPT) -> list[tuple[int, Record, str]]:
         """What was buried, newest first: its number, the event, the reason."""

@@ -2,7 +2,8 @@
 """THE FLOW in: broker -> disk -> broker's acknowledgement -> producer's acknowledgement.
 
 Guarantee: the producer is told `committed` only after the commit, so until then it keeps the event and sends it again.
-An event that was stored before, or delivered not long ago, is committed again and stored once.
+An event that was stored before, or delivered not long ago, is committed again and stored once. What can never be
+delivered is put aside once, and committed too where its id can be read: its producer would send it for ever.
 
 A full stream tells its producer nothing: the producer keeps the event, sends it again, and when its own spool is full
 it stops judging and says so. The broker is acknowledged all the same, or one full line would stop every other one.
@@ -11,12 +12,13 @@ it stops judging and says so. The broker is acknowledged all the same, or one fu
 import asyncio
 import json
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Callable
 
 from prometheus_client import Gauge
 
-from linewatch_forwarder.arrivals import Arrival, arrival
+from linewatch_forwarder.arrivals import LONGEST_TOPIC, Arrival, arrival
 from linewatch_forwarder.retention import Arrived
 from linewatch_forwarder.streams.port import DurableStreams, StreamsUnavailable
 from linewatch_runtime.events import Place
@@ -35,6 +37,11 @@ _UNTOLD = Gauge(
 MOST_UNTOLD = 1000
 """Told apart; somebody may make up topics."""
 
+FULL_FOR_S = 60.0
+"""After a refusal. A producer sends every few seconds what is not committed; one that does not is gone."""
+MOST_FULL = 1000
+"""Told apart; somebody may make up lines."""
+
 
 class Intake:
     """Listens on one connection and speaks on another.
@@ -50,11 +57,17 @@ class Intake:
         self._speaker = speaker
         self._streams = streams
         self._stored = stored
-        self.full: dict[str, str] = {}
-        """Streams that refuse events now, with the reason."""
+        self._full: dict[str, tuple[float, str]] = {}
+        self._unavailable = False
         self._untold: set[Place] = set()
         self.arrived: dict[str, Arrived] = defaultdict(Arrived)
         """What came into each stream since the start, repeats left out."""
+
+    @property
+    def full(self) -> dict[str, str]:
+        """Streams that refuse events now, with the reason."""
+        since = time.monotonic() - FULL_FOR_S
+        return {name: reason for name, (at, reason) in self._full.items() if at >= since}
 
     async def run(self) -> None:
         """Takes events in until it is cancelled."""
@@ -80,22 +93,36 @@ class Intake:
         """Puts one stream's arrivals on disk. Returns those that are there now, or buried: nobody need send them again."""
         stream = arrivals[0].record.stream
         good: list[Record] = [one.record for one in arrivals if not one.reason]
+        new = 0
         try:
             for one in arrivals:
-                if one.reason:
-                    await self._streams.bury(one.record, one.reason)
+                if one.reason and await self._streams.bury(one.record, one.reason, once=True):
                     log.error("event_buried", extra={"topic": one.record.topic, "reason": one.reason})
             if good:
-                self._count(stream, good, await self._streams.append(good))
-        except (SpoolFull, StreamsUnavailable) as error:
-            reason = error.detail if isinstance(error, SpoolFull) else str(error)
-            if stream not in self.full:
-                log.error("stream_full", extra={"stream": stream, "reason": reason})
-            self.full[stream] = reason
+                new = await self._streams.append(good)
+        except SpoolFull as error:
+            self._refuse(stream, error.detail)
             return []
-        if self.full.pop(stream, None):
-            log.warning("stream_has_room", extra={"stream": stream})
+        except StreamsUnavailable as error:  # no stream is full: the report says what is away
+            if not self._unavailable:
+                log.error("events_not_stored", extra={"stream": stream, "reason": str(error)})
+            self._unavailable = True
+            return []
+        if good:
+            self._count(stream, good, new)
+        if new:  # a repeat and a dead letter need no room, and no Stream Manager
+            self._unavailable = False
+            if stream in self._full:
+                del self._full[stream]
+                log.warning("stream_has_room", extra={"stream": stream})
         return arrivals
+
+    def _refuse(self, stream: str, reason: str) -> None:
+        self._full = {name: self._full[name] for name in self.full}
+        if stream not in self._full:
+            log.error("stream_full", extra={"stream": stream, "reason": reason})
+        if stream in self._full or len(self._full) < MOST_FULL:
+            self._full[stream] = time.monotonic(), reason
 
     def _count(self, stream: str, records: list[Record], new: int) -> None:
         size = sum(one.size for one in records) * new // len(records)
@@ -105,7 +132,8 @@ class Intake:
     async def _tell_producers(self, arrivals: list[Arrival]) -> None:
         by_place: dict[Place, list[str]] = defaultdict(list)
         for one in arrivals:
-            by_place[one.place].append(one.record.event_id)
+            if one.told_id:
+                by_place[one.place].append(one.told_id)
         await asyncio.gather(*(self._tell(place, ids) for place, ids in by_place.items()))
 
     async def _tell(self, place: Place, event_ids: list[str]) -> None:
@@ -117,7 +145,8 @@ class Intake:
             if isinstance(error, Refused) and len(self._untold) < MOST_UNTOLD and place not in self._untold:
                 self._untold.add(place)
                 log.error(
-                    "committed_refused", extra={"station": place.topic("committed"), "reason": str(error)}
+                    "committed_refused",
+                    extra={"station": place.topic("committed")[:LONGEST_TOPIC], "reason": str(error)},
                 )
             elif not isinstance(error, Refused):
                 log.info("committed_not_told", extra={"reason": str(error)})

@@ -99,7 +99,9 @@ def test_event_that_is_larger_than_a_batch_goes_alone_and_holds_its_place() -> N
 @pytest.mark.parametrize(
     ("topic", "payload"),
     [("elsewhere/inspection", b"{}"), (STATION.topic("inspection"), '{"id":"a"}'.encode("utf-16-le")),
-     (STATION.topic("inspection"), b"\xef\xbb\xbf{}")],
+     (STATION.topic("inspection"), b"\xef\xbb\xbf{}"), (STATION.topic("inspection"), b'{"x":NaN}'),
+     (STATION.topic("inspection"), b'{"x":"\xed\xa0\x80"}'), (STATION.topic("inspection"), b"{no json}"),
+     (STATION.topic("inspection"), b'{"x":' + b"[" * 980 + b"]" * 980 + b"}")],
 )  # fmt: skip
 def test_what_can_share_no_publish_goes_alone_in_its_turn(topic: str, payload: bytes) -> None:
     odd = Record("odd", "predictions-line-1", topic, payload)

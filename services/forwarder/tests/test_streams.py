@@ -294,6 +294,21 @@ async def test_buried_events_are_kept_with_their_reason_youngest_first(kind: Kin
     assert found[0].number > found[1].number
 
 
+async def test_what_is_known_is_not_buried_where_once_is_enough(kind: Kind) -> None:
+    stored, settled, poison = record(1), record(2), record(3)
+    with kind.opened() as streams:
+        await streams.append([stored, settled])
+        await streams.settle([settled.event_id])
+        assert await streams.bury(poison, "no event", once=True)
+
+    with kind.opened() as streams:
+        for one in (stored, settled, poison):
+            assert not await streams.bury(one, "again", once=True)
+        assert await waiting(streams) == [stored.event_id]
+        assert [one.reason for one in await streams.dead_letters(10)] == ["no event"]
+        assert (await state(streams)).buried == 1
+
+
 async def test_replayed_dead_letter_waits_again_once_and_unknown_numbers_are_passed_over(kind: Kind) -> None:
     one, two = record(1, alarm=True), record(2, alarm=True)
     with kind.opened() as streams:

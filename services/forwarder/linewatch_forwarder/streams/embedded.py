@@ -39,9 +39,9 @@ class EmbeddedStreams:
         """One transaction."""
         await self._worker.run(self._spool.settle, event_ids)
 
-    async def bury(self, record: Record, reason: str) -> None:
+    async def bury(self, record: Record, reason: str, *, once: bool = False) -> bool:
         """Into the same file."""
-        await self._worker.run(self._spool.bury, record, reason)
+        return await self._worker.run(functools.partial(self._spool.bury, once=once), record, reason)
 
     async def dead_letters(self, limit: int) -> list[DeadLetter]:
         """From the same file."""

@@ -198,9 +198,14 @@ class Ledger(LedgerFile):
             self._keep_clock()
         return gone
 
-    def bury(self, record: Record, reason: str) -> None:
-        """Puts an event aside that can never be delivered; it need not have been here before."""
+    def bury(self, record: Record, reason: str, once: bool = False) -> bool:
+        """Puts an event aside that can never be delivered; it need not have been here before.
+
+        Returns whether it was put aside: with `once` not what is here, or has left not long ago.
+        """
         with self._transaction():
+            if once and self._knows(record.event_id):
+                return False
             self._remove(record.event_id)
             self._db.execute(
                 "INSERT INTO buried (event_id, stream, topic, alarm, reason, payload) VALUES (?, ?, ?, ?, ?, ?)",
@@ -212,6 +217,7 @@ class Ledger(LedgerFile):
             self._remember(record.event_id)
             self._trim()
             self._count(record.stream, "buried", 1)
+        return True
 
     def dead_letters(self, limit: int) -> list[DeadLetter]:
         """What was buried, youngest first."""

@@ -51,8 +51,11 @@ class DurableStreams(Protocol):
     async def settle(self, event_ids: Sequence[str]) -> None:
         """Lets events go that the cloud has: the checkpoint. After a restart they do not come again."""
 
-    async def bury(self, record: Record, reason: str) -> None:
-        """Puts an event aside that can never be delivered; it need not have been stored before."""
+    async def bury(self, record: Record, reason: str, *, once: bool = False) -> bool:
+        """Puts an event aside that can never be delivered; it need not have been stored before.
+
+        Returns whether it was put aside: with `once` not what is here, or has left not long ago.
+        """
 
     async def dead_letters(self, limit: int) -> list[DeadLetter]:
         """What was buried, youngest first."""

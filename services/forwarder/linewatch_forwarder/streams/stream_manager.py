@@ -141,9 +141,9 @@ class StreamManagerStreams:
         """In the ledger alone."""
         await self._keep(self._ledger.settle, event_ids)
 
-    async def bury(self, record: Record, reason: str) -> None:
+    async def bury(self, record: Record, reason: str, *, once: bool = False) -> bool:
         """In the ledger, event and all."""
-        await self._keep(self._ledger.bury, record, reason)
+        return await self._keep(functools.partial(self._ledger.bury, once=once), record, reason)
 
     async def dead_letters(self, limit: int) -> list[DeadLetter]:
         """From the ledger."""
