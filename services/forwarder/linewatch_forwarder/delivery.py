@@ -16,7 +16,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 
 from linewatch_forwarder.clock import THIS_DEVICE, DeviceClock
 from linewatch_forwarder.handed_over import HandedOver
@@ -102,7 +102,7 @@ class Delivery:
                 continue
             outcome = await self._uplink.send([self._clock.corrected(one.record) for one in stored])
             await self._settle(outcome)
-            self._rests.note(outcome, {one.record.stream for one in stored})
+            self._rests.note(outcome, _took(outcome, stored))
             failures = failures + 1 if outcome.trouble else 0
             self._trouble = outcome.trouble
             paid_s = self._pace.spend(begun, outcome.publishes, outcome.sent_bytes)
@@ -152,6 +152,14 @@ class Delivery:
             log.error("settle_failed", extra={"reason": str(error)})  # next turn again
             return
         self._handed_over.let_go(ripe)
+
+
+def _took(outcome: Outcome, stored: Sequence[Stored]) -> set[str]:
+    """Streams of which something was answered. One that was offered and did not go in this turn is in the trouble it was."""
+    if outcome.took is not None:
+        return outcome.took
+    answered = set(outcome.answered)
+    return {one.record.stream for one in stored if one.record.event_id in answered}
 
 
 async def _first(*waits: Coroutine[None, None, object], seconds: float | None = None) -> None:

@@ -41,8 +41,10 @@ class Rests:
         now = time.monotonic()
         return [name for name, rest in self._rests.items() if rest.until > now]
 
-    def note(self, outcome: Outcome, sent: AbstractSet[str]) -> None:
-        """Lets the streams in trouble rest, and forgets the trouble of those of which nothing was refused."""
+    def note(self, outcome: Outcome, took: AbstractSet[str]) -> None:
+        """Lets the streams in trouble rest, and forgets the trouble of those of which something was taken and nothing
+        refused.
+        """
         for name, reason in outcome.troubled.items():
             before = self._rests.get(name)
             if before is None or before.reason != reason:
@@ -50,7 +52,7 @@ class Rests:
             failures = before.failures + 1 if before else 1
             self._rests[name] = _Rest(failures, time.monotonic() + backoff_s(failures), reason)
         if not outcome.trouble:
-            for name in sent - outcome.troubled.keys():
+            for name in took - outcome.troubled.keys():
                 if self._rests.pop(name, None):
                     log.info("stream_delivers", extra={"stream": name})
 

@@ -260,6 +260,31 @@ async def test_line_that_the_cloud_refuses_holds_no_other_line(
                 await until(lambda: late.ids == ids(refused), "they arrive in order")
 
 
+async def test_a_stream_that_was_offered_and_not_sent_stays_in_trouble(
+    worker: SpoolWorker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was told to deliver by a turn that was full of others."""
+    monkeypatch.setattr("linewatch_forwarder.rests.LONGEST_BACKOFF_S", 0.05)
+    caplog.set_level("INFO")
+
+    class OneLineATurn(FakeUplink):
+        async def send(self, records):
+            if (first := records[0]).stream == "predictions-line-2":
+                return Outcome(troubled={first.stream: "0x87"})
+            return Outcome(accepted=[first.event_id])
+
+    uplink = OneLineATurn()
+    uplink.gate.set()
+    await worker.run(worker.spool.append, [record(1, stream="predictions-line-2")])
+    async with delivering(worker, uplink) as (delivery, _, _):
+        await until(lambda: delivery.trouble, "it is told")
+        await worker.run(worker.spool.append, [record(number, "NG") for number in range(40)])
+        delivery.wake()
+        await until(lambda: settled(worker) == 40, "others are sent before it")
+        assert delivery.troubled("predictions-line-2") == "0x87"
+    assert not [one for one in caplog.records if one.getMessage() == "stream_delivers"]
+
+
 async def test_trouble_of_a_stream_whose_events_have_left_is_forgotten(
     worker: SpoolWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

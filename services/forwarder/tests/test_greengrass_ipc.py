@@ -14,9 +14,11 @@ from nucleus_ipc import DIE, SPOOL_FULL, Published
 from nucleus_ipc import NucleusIpc as Nucleus
 
 from linewatch_forwarder.delivery import Delivery
+from linewatch_forwarder.handed_over import MOST_HANDED_OVER
 from linewatch_forwarder.streams.embedded import EmbeddedStreams
 from linewatch_forwarder.uplinks import greengrass_ipc
 from linewatch_forwarder.uplinks.greengrass_ipc import GreengrassIpc
+from linewatch_forwarder.uplinks.settings import UplinkSettings
 from linewatch_runtime import nucleus_ipc
 from linewatch_runtime.nucleus_ipc import NucleusIpc
 from linewatch_runtime.records import Record
@@ -91,6 +93,16 @@ async def store(worker: SpoolWorker, *records: Record) -> list[str]:
 
 def waiting(worker: SpoolWorker) -> int:
     return sum(one.events for one in worker._thread.submit(worker.spool.streams).result())
+
+
+async def test_the_nucleus_carries_about_forty_events_a_second_for_long_as_the_readme_says() -> None:
+    window_s = UplinkSettings.model_fields["resend_window_s"].default
+    assert MOST_HANDED_OVER / window_s == pytest.approx(40, abs=2)
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    assert (
+        f"{MOST_HANDED_OVER:,} events go in each window: with the default of {window_s:g} s about 40 a second"
+        in readme
+    )
 
 
 async def test_events_go_through_the_nucleus_in_order_and_leave_after_the_window(

@@ -2,7 +2,9 @@
 """Several uplinks as one: the real flow over a real spool, into sinks that do as they are told."""
 
 import asyncio
+import dataclasses
 import itertools
+import random
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,11 +18,12 @@ from linewatch.v1 import event_pb2
 from linewatch_forwarder.delivery import Delivery
 from linewatch_forwarder.streams.embedded import EmbeddedStreams
 from linewatch_forwarder.uplinks import routes
+from linewatch_forwarder.uplinks.event_bus import EventBus
 from linewatch_forwarder.uplinks.port import Outcome
 from linewatch_forwarder.uplinks.routes import Routes
 from linewatch_forwarder.uplinks.sinks import Sink, is_for_bus, is_for_iot_core
 from linewatch_runtime.events import DEVICE_LINE, Place, envelope, new_event_id, origin
-from linewatch_runtime.records import Record
+from linewatch_runtime.records import Record, SpoolFull
 from linewatch_runtime.spool import Spool, SpoolWorker, StreamLimit
 
 pytestmark = pytest.mark.anyio
@@ -386,6 +389,97 @@ async def test_what_was_handed_over_settles_after_its_window_and_a_lost_session_
         await until(lambda: core.took[1:] == [second.event_id] * 2, "sent again")
         await until(lambda: not waiting(worker), "settled")
     assert bus.took == ids([first, second]), "the bus, which has it, is not sent it again"
+
+
+async def test_older_events_that_come_back_to_a_full_room_go_first_and_nothing_stands_still(
+    worker: SpoolWorker, core: Scripted, bus: Scripted, quick: None
+) -> None:
+    """Younger ones filled the room and stayed in it; they had to wait behind the older ones, which found no room."""
+    core.hands_over, core.resend_window_s = True, 5.0
+    first, younger = [completed() for _ in range(5)], [completed() for _ in range(30)]
+    uplink = routed(core, bus, everything=True, most_held=40)
+    async with delivering(worker, uplink):
+        await store(worker, *first)
+        await took(first, core, bus)
+        bus.trouble_now = "away"
+        await store(worker, *younger)
+        await until(lambda: len(core.took) == 25, "the room of routine events is full")
+
+        core.session += 1  # the nucleus restarts, and may have lost all that it took
+        again = ids([*first, *younger[:15]])
+        await until(lambda: core.took[25:45] == again, "it is sent them again, though the bus is away")
+        assert len(uplink._room) <= 20
+        bus.trouble_now = ""
+        await took(younger, core, bus)
+        await until(lambda: not waiting(worker), "all are delivered", 30)
+    assert list(dict.fromkeys(bus.took)) == ids([*first, *younger]), "in order"
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_comes_back_everything_goes_once_all_is_well(
+    worker: SpoolWorker,
+    core: Scripted,
+    bus: Scripted,
+    seed: int,
+    quick: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Sinks that fail, sessions that end, a disk that settles nothing, and a small room; then none of it."""
+    chance, stored, settles = random.Random(seed), list[Record](), EmbeddedStreams.settle
+    core.hands_over, core.resend_window_s = True, 0.1
+    failing = True
+
+    async def settle(streams: EmbeddedStreams, event_ids: Sequence[str]) -> None:
+        if failing and event_ids and chance.random() < 0.3:
+            raise SpoolFull("", "the disk is full")
+        await settles(streams, event_ids)
+
+    monkeypatch.setattr(EmbeddedStreams, "settle", settle)
+    monkeypatch.setattr(routes, "TURN_S", 0.02)
+    monkeypatch.setattr(routes, "REST_S", 0.05)
+    async with delivering(worker, routed(core, bus, everything=True, most_held=20)):
+        for _ in range(40):
+            made = [completed(chance.choice(["OK", "OK", "NG"])) for _ in range(chance.randint(1, 10))]
+            stored += made
+            await store(worker, *made)
+            for sink in (core, bus):
+                sink.trouble_now = chance.choice(["", "away"])
+            core.session += chance.random() < 0.3
+            await asyncio.sleep(chance.uniform(0, 0.06))  # the load's pace
+        failing = False
+        core.trouble_now = bus.trouble_now = ""
+        await until(lambda: not waiting(worker), "all are delivered", 40)
+
+    for sink, alarm in itertools.product((core, bus), (True, False)):
+        of_class = ids([one for one in stored if one.alarm is alarm])
+        assert [one for one in dict.fromkeys(sink.took) if one in of_class] == of_class, "in order at each"
+
+
+@pytest.mark.parametrize("payload", [b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}", b"\xff", b"[]"])
+async def test_what_no_json_can_be_read_from_ends_no_flow(
+    worker: SpoolWorker, core: Scripted, payload: bytes
+) -> None:
+    """It raised in the flow, at every start again."""
+    deep, good = dataclasses.replace(completed(), payload=payload), completed()
+    await store(worker, deep, good)
+    bus = EventBus("bus", Answering)
+    wants = is_for_bus(everything=True)
+    uplink = Routes([Sink("IoT Core", core, is_for_iot_core), Sink("event bus", bus, wants)])
+    async with delivering(worker, uplink):
+        await until(lambda: not waiting(worker), "nothing is left")
+
+    assert core.took == ids([deep, good])
+    ((_, one, reason),) = await worker.run(worker.spool.buried)
+    assert one.event_id == deep.event_id
+    assert "no JSON object that can be read" in reason
+    assert state(worker).settled == 1
+
+
+class Answering:
+    """A client of a bus that takes all."""
+
+    def put_events(self, Entries: list[dict[str, str]]) -> dict[str, object]:  # noqa: N803 - boto3's name
+        return {"Entries": [{"EventId": str(number)} for number, _ in enumerate(Entries)]}
 
 
 async def test_an_end_cancels_what_is_in_hand(worker: SpoolWorker, core: Scripted, bus: Scripted) -> None:

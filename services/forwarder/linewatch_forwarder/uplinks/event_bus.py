@@ -78,7 +78,13 @@ class EventBus:
     async def send(self, records: Sequence[Record]) -> Outcome:
         """Puts the records on the bus in calls of their own, until one has trouble."""
         outcome = Outcome()
-        for call in _calls([(record, self._entry(record)) for record in records]):
+        entries: list[tuple[Record, Entry]] = []
+        for record in records:
+            try:
+                entries.append((record, self._entry(record)))
+            except (ValueError, AttributeError, RecursionError) as error:
+                outcome.refused.append((record, f"event bus: no JSON object that can be read: {error}"))
+        for call in _calls(entries):
             await self._put(call, outcome)
             if outcome.trouble:
                 break

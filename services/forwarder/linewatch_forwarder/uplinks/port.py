@@ -21,6 +21,8 @@ class Outcome:
         trouble: what kept the connection as a whole from delivering.
         publishes: how many requests this took, for the pace.
         sent_bytes: payload bytes that went out, for the pace.
+        took: streams of which it answered for an event just now, though another way may still have to take it; None:
+            those of the lists.
     """
 
     accepted: list[str] = field(default_factory=list)
@@ -30,6 +32,12 @@ class Outcome:
     trouble: str = ""
     publishes: int = 0
     sent_bytes: int = 0
+    took: set[str] | None = None
+
+    @property
+    def answered(self) -> list[str]:
+        """Event ids of the lists."""
+        return [*self.accepted, *self.handed_over, *(record.event_id for record, _ in self.refused)]
 
 
 class Uplink(Protocol):

@@ -6,6 +6,8 @@ while another one is waited for; a kill forgets that, and the repeat carries the
 Order: each sink gets events in the order in which they are offered, and no younger ones while it has some in hand.
 Trouble: a sink in trouble rests, with a backoff of its own, and the others go on. What can't go on now is `held`: the flow
 looks past it, up to MOST_HELD events. Then what has several sinks waits, too, and the trouble says so.
+No standstill: what can go is offered oldest first and enters the room in that order, younger ones that were in it before
+or not. So once every sink takes, the first event of each class is never kept out by one that has to wait behind it.
 """
 
 import asyncio
@@ -35,7 +37,7 @@ class Routes:
         self._sinks = sinks
         self._main = sinks[0]
         self._most_held = most_held
-        self._waiting: dict[str, list[Sink]] = {}
+        self._room: dict[str, list[Sink]] = {}  # by event id: where it has to go
 
     @property
     def is_connected(self) -> bool:
@@ -65,8 +67,9 @@ class Routes:
         soon = {sink.name for sink in self._sinks if sink.is_soon_free}
         return {
             event_id
-            for event_id, sinks in self._waiting.items()
-            if not any(one.name in soon and not one.is_busy_with(event_id) for one in sinks)
+            for event_id, sinks in self._room.items()
+            if (missing := _missing(event_id, sinks))
+            and not any(one.name in soon and not one.is_busy_with(event_id) for one in missing)
         }
 
     async def run(self) -> None:
@@ -84,22 +87,31 @@ class Routes:
         """Returns when a sink can be sent something, or has answered."""
         if not any(sink.is_free for sink in self._sinks):
             await _first([sink.becomes_free() for sink in self._sinks])
+        for sink in self._sinks:  # what a session lost is held no more
+            sink.look_at_session()
 
     async def send(self, records: Sequence[Record]) -> Outcome:
         """Begins what can go, and returns when a sink has answered, after TURN_S at the latest."""
-        outcome = Outcome()
-        routed = [(one, [sink for sink in self._sinks if sink.wants(one)]) for one in records]
+        outcome = Outcome(took=set())
         self._end_answered(outcome)
+        told = set(
+            outcome.answered
+        )  # by an answer that came since these were chosen: what has all is sent to none again
+        routed = [
+            (one, [sink for sink in self._sinks if sink.wants(one)])
+            for one in records
+            if one.event_id not in told
+        ]
         offered = {one.event_id for one in records}
         # A sink that has become free since these were chosen has older ones to take first: the next turn offers them.
         late = {
             id(sink)
-            for name, sinks in self._waiting.items()
+            for name, sinks in self._room.items()
             if name not in offered
-            for sink in sinks
+            for sink in _missing(name, sinks)
             if sink.is_free
         }
-        has_changed = self._hold(routed, self.held)
+        has_changed = self._hold(routed, self.held - offered)
         for sink in self._sinks:
             if sink.is_free and id(sink) not in late:
                 self._begin(sink, routed, outcome)
@@ -119,7 +131,7 @@ class Routes:
             if sink not in sinks or record.event_id in sink.has or record.stream in outcome.troubled:
                 continue
             # Half taken is only what can be held until the other half is; and nothing of its class goes past it.
-            if len(sinks) > 1 and record.event_id not in self._waiting:
+            if len(sinks) > 1 and record.event_id not in self._room:
                 behind.add((record.stream, record.alarm))
             if (record.stream, record.alarm) not in behind:
                 share.append(record)
@@ -131,13 +143,18 @@ class Routes:
         for sink in self._sinks:
             if sink.sending is None or not sink.sending.done():
                 continue
-            in_hand = sink.in_hand.values()
+            in_hand = sink.in_hand
             answer = sink.end()
             outcome.troubled |= {name: f"{sink.name}: {reason}" for name, reason in answer.troubled.items()}
             if sink is self._main:
                 outcome.publishes += answer.publishes
                 outcome.sent_bytes += answer.sent_bytes
-            self._tell([(one, [it for it in self._sinks if it.wants(one)]) for one in in_hand], outcome)
+                # Streams' troubles are the main sink's, so what another one took ends none.
+                took = {in_hand[event_id].stream for event_id in answer.answered}
+                outcome.took = took | (outcome.took or set())
+            self._tell(
+                [(one, [it for it in self._sinks if it.wants(one)]) for one in in_hand.values()], outcome
+            )
 
     def _tell(self, routed: Sequence[tuple[Record, list[Sink]]], outcome: Outcome) -> None:
         """Puts into the outcome what all of its sinks have answered, and forgets it."""
@@ -147,7 +164,7 @@ class Routes:
             if not sinks or any(record.event_id not in sink.has for sink in sinks):
                 continue
             answers = {sink.name: sink.has.pop(record.event_id) for sink in sinks}
-            self._waiting.pop(record.event_id, None)
+            self._room.pop(record.event_id, None)
             never = [reason for reason in answers.values() if reason not in {ACCEPTED, HANDED_OVER}]
             if never:
                 outcome.refused.append((record, "; ".join(never)))
@@ -157,25 +174,28 @@ class Routes:
                 outcome.accepted.append(record.event_id)
 
     def _hold(self, routed: Sequence[tuple[Record, list[Sink]]], held: set[str]) -> bool:
-        """Notes for which sinks each event waits. Returns whether other events wait than before."""
-        before = self._waiting
+        """Fills the room: what is held, then what is offered, oldest first. Returns whether others are in it than before."""
+        before = self._room
         # What could have been offered and was not may have left the streams: it must not fill the room for ever.
-        self._waiting = {event_id: sinks for event_id, sinks in before.items() if event_id in held}
-        for in_room_already in (True, False):
-            for record, sinks in routed:
-                if (record.event_id in before) is not in_room_already:
-                    continue
-                missing = [sink for sink in sinks if record.event_id not in sink.has]
-                if missing and (in_room_already or not self._is_full(alarm=record.alarm)):
-                    self._waiting[record.event_id] = missing
+        self._room = {event_id: sinks for event_id, sinks in before.items() if event_id in held}
+        for record, sinks in routed:
+            # Younger ones first only because they were in it would bar the way of older ones that came back, for which
+            # they have to wait. What has to leave keeps its answers.
+            if _missing(record.event_id, sinks) and not self._is_full(alarm=record.alarm):
+                self._room[record.event_id] = sinks
         for sink in self._sinks:
             # Forgetting costs a repeat at most, so age decides.
             for event_id in list(itertools.islice(sink.has, max(0, len(sink.has) - 2 * self._most_held))):
                 del sink.has[event_id]
-        return self._waiting.keys() != before.keys()
+        return self._room.keys() != before.keys()
 
     def _is_full(self, *, alarm: bool) -> bool:
-        return len(self._waiting) >= (self._most_held if alarm else self._most_held // 2)
+        return len(self._room) >= (self._most_held if alarm else self._most_held // 2)
+
+
+def _missing(event_id: str, sinks: Sequence[Sink]) -> list[Sink]:
+    """Which of an event's sinks have not answered."""
+    return [sink for sink in sinks if event_id not in sink.has]
 
 
 async def _first(waits: Sequence[Coroutine[None, None, None]], timeout_s: float | None = None) -> None:

@@ -127,8 +127,12 @@ def _is_engine_event(record: Record) -> bool:
 
 
 def _is_completed_inspection(record: Record) -> bool:
-    """It shares its topic with other events."""
-    return (
-        record.topic.endswith("/inspection")
-        and json.loads(record.payload).get("type") == "InferenceCompleted"
-    )
+    """It shares its topic with other events. What can't be read counts as one: the bus refuses it and says why, where
+    an error here would end the flow at every start.
+    """
+    if not record.topic.endswith("/inspection"):
+        return False
+    try:
+        return bool(json.loads(record.payload).get("type") == "InferenceCompleted")
+    except (ValueError, AttributeError, RecursionError):
+        return True
