@@ -52,6 +52,7 @@ class Delivery:
         self._trouble = ""
         self._rests = Rests()
         self._handed_over = HandedOver(uplink.resend_window_s)
+        self._unavailable = False
         self._is_idle = False
         self._idle_until = -math.inf
 
@@ -119,8 +120,13 @@ class Delivery:
                 limit, except_streams=resting, except_ids={*self._handed_over.event_ids, *self._uplink.held}
             )
         except StreamsUnavailable as error:
-            log.error("streams_unavailable", extra={"reason": str(error)})
+            if not self._unavailable:  # once an outage: it is asked every second, and the status tells all along
+                log.error("streams_unavailable", extra={"reason": str(error)})
+            self._unavailable = True
             return []
+        if self._unavailable:
+            log.warning("streams_available")
+        self._unavailable = False
         if len(stored) < limit:  # all that is there
             self._rests.keep({*resting, *(one.record.stream for one in stored)})
         return stored

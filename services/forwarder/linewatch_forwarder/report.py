@@ -82,6 +82,7 @@ class Report:
         self._retentions = retentions
         self._beside = beside
         self._sequence = 0
+        self._unavailable = False
         self._connected = False
         self._since, self._since_monotonic = _now(), time.monotonic()
         self._states: Sequence[StreamState] = ()
@@ -128,7 +129,11 @@ class Report:
             await self._look_at_dead_letters()
         except StreamsUnavailable as error:
             unavailable = str(error)
-            log.error("streams_unavailable", extra={"reason": unavailable})
+            if not self._unavailable:  # once an outage; the status tells all along
+                log.error("streams_unavailable", extra={"reason": unavailable})
+            self._unavailable = True
+        else:
+            self._unavailable = False
         connected, now = self._uplink.is_connected, time.monotonic()
         if connected != self._connected:
             self._connected, self._since, self._since_monotonic = connected, _now(), now
