@@ -16,7 +16,7 @@ from linewatch_forwarder.report import Beside, Report, place_of
 from linewatch_forwarder.retention import Retentions
 from linewatch_forwarder.settings import Settings
 from linewatch_forwarder.streams.embedded import EmbeddedStreams
-from linewatch_forwarder.streams.moving import left_behind, move, put_aside
+from linewatch_forwarder.streams.moving import Moving, hold, left_behind, move, put_aside
 from linewatch_forwarder.streams.port import DurableStreams
 from linewatch_forwarder.streams.settings import FILES
 from linewatch_forwarder.uplinks.batches import Limits
@@ -35,6 +35,7 @@ from linewatch_runtime.lifecycle import stop_on_signals
 from linewatch_runtime.mqtt import Connection, Endpoint, Subscriptions, Tls, Will
 from linewatch_runtime.nucleus import Nucleus
 from linewatch_runtime.nucleus_ipc import SOCKET_VARIABLE, TOKEN_VARIABLE, NucleusIpc
+from linewatch_runtime.records import DropReport
 from linewatch_runtime.settings import EXIT_BAD_SETTINGS, load
 from linewatch_runtime.spool import Spool, SpoolDamaged, SpoolWorker, StreamLimit
 from linewatch_runtime.state_dir import lock_state_dir
@@ -89,7 +90,7 @@ def _streams(settings: Settings, kind: str, path: Path) -> DurableStreams:
     )
 
 
-async def _bring_along(settings: Settings, streams: DurableStreams) -> None:
+async def _bring_along(settings: Settings, streams: DurableStreams, make: DropReport, moving: Moving) -> None:
     """What waits in the other kind of streams, if FORWARDER_STREAMS was changed."""
     for kind, file in FILES.items():
         is_chosen = kind == settings.streams
@@ -101,12 +102,20 @@ async def _bring_along(settings: Settings, streams: DurableStreams) -> None:
                 old = await asyncio.to_thread(_streams, settings, kind, taken)
             except SpoolDamaged as error:
                 log.error("streams_not_moved", extra={"reason": str(error)})
+                moving.kind, moving.reason = kind, str(error)
                 break
+            moving.kind = kind
             try:
-                await move(old, streams)
+                await move(old, streams, make, moving)
             finally:
                 old.close()
             put_aside(taken)
+            moving.kind = ""
+
+
+async def _take_in(intake: Intake, moved: "asyncio.Task[None]", moving: Moving) -> None:
+    await hold(moved, moving)  # first, or fresh events would come before those that are moved
+    await intake.run()
 
 
 async def _serve(settings: Settings, streams: DurableStreams) -> None:
@@ -139,10 +148,12 @@ async def _serve(settings: Settings, streams: DurableStreams) -> None:
     evidence = _open_evidence(settings, uplink, delivery, connection)
     retentions = Retentions(settings.stream_max_age_s, settings.file_max_bytes * FILE_SHARE)
     clients = [one for one in (listener, speaker, connection) if one is not None]
+    moving = Moving()
     beside = Beside(
         twin=lambda: next((one.twin for one in clients if one.twin), ""),
         certificate_days=lambda: certificates.days_left if certificates else None,
         evidence=evidence.told,
+        moving=moving.told,
     )
     report = Report(
         place, streams, speaker, uplink, intake, delivery, heartbeat, ready, epoch, retentions, beside
@@ -157,9 +168,12 @@ async def _serve(settings: Settings, streams: DurableStreams) -> None:
                     (listener, "listener"), (speaker, "speaker"), (uplink, "uplink"), (nucleus, "nucleus"),
                 )
             ]  # fmt: skip
-            around.append(tasks.create_task(_bring_along(settings, streams), name="moving"))
+            moved = tasks.create_task(
+                _bring_along(settings, streams, report.dropped_event, moving), name="moving"
+            )
+            around.append(moved)
             around.append(tasks.create_task(evidence.run(stop), name="evidence"))
-            receiving = tasks.create_task(intake.run(), name="intake")
+            receiving = tasks.create_task(_take_in(intake, moved, moving), name="intake")
             delivering = tasks.create_task(delivery.run(stop), name="delivery")
             reporting = tasks.create_task(report.run(stop), name="report")
             await stop.wait()

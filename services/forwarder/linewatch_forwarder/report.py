@@ -49,11 +49,13 @@ class Beside:
         twin: says that another process uses one of our client ids; empty where nothing looks like it.
         certificate_days: left of the uplink's certificate; None where there is none.
         evidence: what the evidence's uploader tells of itself; empty where there is none.
+        moving: what is not moved yet of the other kind of streams, and why; empty while nothing is moved.
     """
 
     twin: Callable[[], str] = str
     certificate_days: Callable[[], float | None] = lambda: None
     evidence: Callable[[], Mapping[str, object]] = dict
+    moving: Callable[[], Mapping[str, object]] = dict
 
 
 def place_of(site: str) -> Place:
@@ -153,6 +155,7 @@ class Report:
             unavailable=unavailable,
             twin=self._beside.twin(),
             evidence=self._beside.evidence(),
+            moving=self._beside.moving(),
         )  # fmt: skip
 
     def _view(self, state: StreamState) -> StreamView:
@@ -185,12 +188,13 @@ class Report:
     async def _report_drops(self) -> None:
         """Tells the cloud of drops, once the cloud can be told."""
         try:
-            if await self._streams.take_unreported_drops(self._dropped_event):
+            if await self._streams.take_unreported_drops(self.dropped_event):
                 self._delivery.wake()
         except (SpoolFull, StreamsUnavailable) as error:
             log.error("drops_not_reported", extra={"reason": str(error)})  # next second again
 
-    def _dropped_event(self, stream: str, reason: str, count: int) -> Record:
+    def dropped_event(self, stream: str, reason: str, count: int) -> Record:
+        """The event that tells the cloud of a loss."""
         self._sequence += 1
         event_id = new_event_id()
         data = event_pb2.EventsDropped(

@@ -89,6 +89,7 @@ class Look:
         unavailable: why the streams could not be asked; then `streams` is what they said last.
         twin: whose client id another process uses; empty: nobody's.
         evidence: what the evidence's uploader tells of itself; empty where there is none.
+        moving: what is not moved yet of the other kind of streams, and why; empty while nothing is moved.
     """
 
     state: str
@@ -100,6 +101,7 @@ class Look:
     unavailable: str = ""
     twin: str = ""
     evidence: Mapping[str, object] = field(default_factory=dict)
+    moving: Mapping[str, object] = field(default_factory=dict)
 
 
 def payload(look: Look) -> bytes:
@@ -137,6 +139,7 @@ def _told(look: Look, most_streams: int) -> dict[str, object]:
         "unavailable": look.unavailable[:LONGEST_TEXT],
         "twin": look.twin[:LONGEST_TEXT],
         **({"evidence": look.evidence} if look.evidence else {}),
+        **({"moving": look.moving} if look.moving else {}),
         "streams": [_stream(one) for one in sorted(told, key=lambda one: one.state.name)],
         "streams_left_out": len(look.streams) - len(told),
     }

@@ -41,7 +41,7 @@ from linewatch_forwarder.streams import message_streams, sdk, stream_manager
 from linewatch_forwarder.streams.embedded import EmbeddedStreams
 from linewatch_forwarder.streams.frames import NoFrame, framed, unframed
 from linewatch_forwarder.streams.ledger import Ledger
-from linewatch_forwarder.streams.moving import move, put_aside
+from linewatch_forwarder.streams.moving import Moving, move, put_aside
 from linewatch_forwarder.streams.port import DurableStreams, StreamsUnavailable
 from linewatch_forwarder.streams.sdk import Session
 from linewatch_forwarder.streams.stream_manager import open_streams
@@ -792,6 +792,10 @@ async def test_server_that_can_not_update_is_used_as_it_is(
 # --- from one kind to the other ----------------------------------------------------------------------------------------------
 
 
+def no_drops(stream: str, reason: str, count: int) -> Record:
+    raise AssertionError(f"nothing was lost: {stream}, {reason}, {count}")
+
+
 async def test_what_waits_moves_from_one_kind_to_the_other_and_back(
     kind: Kind, server: StreamManagerServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -811,7 +815,7 @@ async def test_what_waits_moves_from_one_kind_to_the_other_and_back(
     await first.bury(record(901), "younger")
     with kind.opened(PLENTY) as streams:
         server.refuse(Operation.AppendMessage, ResponseStatusCode.UnknownFailure)
-        await move(first, streams)
+        await move(first, streams, no_drops, Moving())
         assert await waiting(first) == []
         first.close()
         put_aside(path)
@@ -820,7 +824,7 @@ async def test_what_waits_moves_from_one_kind_to_the_other_and_back(
         await streams.settle(ids(events[:50]))
 
         again = embedded()
-        assert await move(streams, again) == 200
+        assert await move(streams, again, no_drops, Moving()) == 200
         assert server.streams == {}, "or they would be delivered again one day"
         assert sorted(await waiting(again)) == sorted(ids(events[50:]))
         again.close()
