@@ -402,3 +402,35 @@ async def test_streams_tell_fill_age_and_history(streams: DurableStreams) -> Non
     assert line.oldest_age_s >= 0
     assert device.max_bytes > SEGMENT
     assert streams.trouble == ""
+
+
+async def test_dead_letter_that_has_to_go_is_counted_and_told(
+    kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("linewatch_runtime.spool.BURIED_KEPT", 2)
+    monkeypatch.setattr("linewatch_forwarder.streams.ledger.BURIED_KEPT", 2)
+    with kind.opened() as streams:
+        for number in range(3):
+            await streams.bury(record(number), "refused")
+        await streams.replay([(await streams.dead_letters(1))[0].number])
+        await streams.bury(record(3), "refused")  # again two, though the numbers are three apart
+
+        assert [one.record for one in await streams.dead_letters(ALL)] == [record(3), record(1)]
+        assert dict((await state(streams)).dropped) == {"dead_letters_full": 1}
+        told: list[tuple[str, str, int]] = []
+
+        def make(stream: str, reason: str, count: int) -> Record:
+            told.append((stream, reason, count))
+            return record(99, alarm=True)
+
+        assert await streams.take_unreported_drops(make) == 1
+        assert told == [(LINE, "dead_letters_full", 1)]
+
+
+async def test_replayed_dead_letter_is_not_stored_a_second_time(streams: DurableStreams) -> None:
+    await streams.append([record(1)])
+    await streams.bury(record(1), "a policy that was wrong")
+
+    assert await streams.replay([(await streams.dead_letters(1))[0].number]) == 1
+
+    assert (await state(streams)).stored == 1

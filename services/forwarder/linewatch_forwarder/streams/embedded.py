@@ -15,11 +15,15 @@ Result = TypeVar("Result")
 class EmbeddedStreams:
     """DurableStreams over a spool and its one thread."""
 
-    trouble = ""
-
     def __init__(self, worker: SpoolWorker) -> None:
         self._worker = worker
         self._spool = worker.spool
+        self._troubles: dict[str, str] = {}  # by what was asked; three at most
+
+    @property
+    def trouble(self) -> str:
+        """Why the spool can't be read: of each question the last answer counts."""
+        return next(iter(self._troubles.values()), "")
 
     async def append(self, records: Sequence[Record]) -> int:
         """One transaction, one fsync."""
@@ -32,7 +36,7 @@ class EmbeddedStreams:
         oldest = functools.partial(
             self._spool.oldest, limit + len(except_ids), except_streams=list(except_streams)
         )
-        stored = await self._read(oldest)
+        stored = await self._read("next", oldest)
         return [one for one in stored if one.record.event_id not in except_ids][:limit]
 
     async def settle(self, event_ids: Sequence[str]) -> None:
@@ -45,7 +49,7 @@ class EmbeddedStreams:
 
     async def dead_letters(self, limit: int) -> list[DeadLetter]:
         """From the same file."""
-        buried = await self._read(self._spool.buried, limit)
+        buried = await self._read("dead_letters", self._spool.buried, limit)
         return [DeadLetter(number, record, reason) for number, record, reason in buried]
 
     async def replay(self, numbers: Collection[int]) -> int:
@@ -64,7 +68,7 @@ class EmbeddedStreams:
 
     async def streams(self) -> list[StreamState]:
         """From counts that change with the rows."""
-        return await self._read(self._spool.streams)
+        return await self._read("streams", self._spool.streams)
 
     async def take_unreported_drops(self, make: DropReport) -> int:
         """Counter and event in one transaction."""
@@ -74,11 +78,14 @@ class EmbeddedStreams:
         """Kept in the file."""
         return await self._worker.run(self._spool.next_epoch)
 
-    async def _read(self, function: Callable[..., Result], *arguments: object) -> Result:
+    async def _read(self, question: str, function: Callable[..., Result], *arguments: object) -> Result:
         try:
-            return await self._worker.run(function, *arguments)
+            answer = await self._worker.run(function, *arguments)
         except SpoolTrouble as error:
+            self._troubles[question] = error.detail or "the spool can't be read"
             raise StreamsUnavailable(error.detail) from error
+        self._troubles.pop(question, None)
+        return answer
 
     async def discard(self) -> None:
         """Nothing does."""

@@ -201,7 +201,7 @@ class Ledger(LedgerFile):
     def bury(self, record: Record, reason: str, once: bool = False) -> bool:
         """Puts an event aside that can never be delivered; it need not have been here before.
 
-        Returns whether it was put aside: with `once` not what is here, or has left not long ago.
+        With more than BURIED_KEPT of them the oldest goes, counted as `dead_letters_full`. Returns whether it was put aside: with `once` not what is here, or has left not long ago.
         """
         with self._transaction():
             if once and self._knows(record.event_id):
@@ -211,9 +211,13 @@ class Ledger(LedgerFile):
                 "INSERT INTO buried (event_id, stream, topic, alarm, reason, payload) VALUES (?, ?, ?, ?, ?, ?)",
                 (record.event_id, record.stream, record.topic, record.alarm, reason, record.payload),
             )
-            self._db.execute(
-                "DELETE FROM buried WHERE number <= (SELECT max(number) FROM buried) - ?", (BURIED_KEPT,)
-            )
+            gone = self._db.execute(
+                "DELETE FROM buried WHERE number <="
+                " (SELECT number FROM buried ORDER BY number DESC LIMIT 1 OFFSET ?) RETURNING stream",
+                (BURIED_KEPT,),
+            ).fetchall()
+            for (stream,) in gone:
+                self._count_drop(stream, "dead_letters_full")
             self._remember(record.event_id)
             self._trim()
             self._count(record.stream, "buried", 1)
@@ -230,7 +234,11 @@ class Ledger(LedgerFile):
         ]
 
     def replay(self, numbers: Collection[int]) -> int:
-        """Puts dead letters back to be delivered; they are held here from then on. Returns how many."""
+        """Puts dead letters back to be delivered; they are held here from then on, counted as `replayed`. Returns how many.
+
+        Raises:
+            SpoolFull: by the file's cap; none was put back.
+        """
         replayed = 0
         with self._transaction():
             for number in sorted(numbers):
@@ -241,8 +249,10 @@ class Ledger(LedgerFile):
                     continue
                 self._db.execute("DELETE FROM settled WHERE event_id = ?", (row[0],))
                 if not self._knows(row[0]):
-                    self._hold(Record(row[0], row[1], row[2], row[3], bool(row[4])))
+                    self._hold(Record(row[0], row[1], row[2], row[3], bool(row[4])), "replayed")
                     replayed += 1
+            if replayed and self.is_full:
+                raise SpoolFull("the ledger", "the cap of its file is reached, over all streams")
         return replayed
 
     def expire(self) -> int:

@@ -87,19 +87,22 @@ class LedgerFile:
             ).fetchone()
         )
 
-    def _hold(self, record: Record) -> None:
+    def _hold(self, record: Record, counted_as: str = "stored") -> None:
         self._db.execute(
             "INSERT INTO waiting (event_id, stream, alarm, stored_at, size, topic, payload) VALUES (?, ?, ?, ?, ?, ?, ?)",
             (record.event_id, record.stream, record.alarm, self.clock(), record.size, record.topic, record.payload),
         )  # fmt: skip
         self._fill(record.stream, 1, record.size)
-        self._count(record.stream, "stored", 1)
+        self._count(record.stream, counted_as, 1)
 
     def _drop(self, event_id: str, reason: str) -> None:
         stream = self._remove(event_id)
         if stream is not None:
-            self._count(stream, f"dropped:{reason}", 1)
-            self._count(stream, f"unreported:{reason}", 1)
+            self._count_drop(stream, reason)
+
+    def _count_drop(self, stream: str, reason: str) -> None:
+        self._count(stream, f"dropped:{reason}", 1)
+        self._count(stream, f"unreported:{reason}", 1)
 
     def _remove(self, event_id: str) -> str | None:
         row = self._db.execute(
