@@ -18,6 +18,8 @@ def json_object(payload: bytes) -> dict[str, object]:
     """
     try:
         found = json.loads(payload.decode("utf-8"), parse_constant=_refuse)
+    except UnicodeDecodeError as error:  # its own text repeats the whole payload
+        raise ValueError(f"no UTF-8: {error.reason} at byte {error.start}") from error
     except RecursionError as error:
         raise ValueError(_TOO_DEEP) from error
     if not isinstance(found, dict):
