@@ -120,7 +120,9 @@ class Delivery:
                 limit, except_streams=resting, except_ids={*self._handed_over.event_ids, *self._uplink.held}
             )
         except StreamsUnavailable as error:
-            if not self._unavailable:  # once an outage: it is asked every second, and the status tells all along
+            if (
+                not self._unavailable
+            ):  # once an outage: it is asked every second, and the status tells all along
                 log.error("streams_unavailable", extra={"reason": str(error)})
             self._unavailable = True
             return []
