@@ -2,7 +2,6 @@
 """The far end of the uplink: mosquitto with mutual TLS in a container of the device's network, and all that it heard."""
 
 import datetime
-import json
 import os
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from faults.sink import events_of
 
 IMAGE = "eclipse-mosquitto:2.0.21"
 HOST, PORT = "uplink", 8883
@@ -76,9 +76,10 @@ class Uplink:
         return "hello" in (self.folder / "heard").read_text()
 
     def heard(self) -> list[dict[str, object]]:
-        """Every event in the order of arrival, repeats and all."""
+        """Every event in the order of arrival, repeats and all; batches taken apart."""
         lines = (self.folder / "heard").read_text().splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+        publishes = [line for line in lines if line.startswith("{") and line.endswith("}")]
+        return [event for publish in publishes for event in events_of(publish)]
 
 
 def _certificates(folder: Path) -> None:

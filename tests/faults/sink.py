@@ -104,7 +104,7 @@ class Sink:
             self.drops[one.event_id] = data
 
 
-def events_of(payload: bytes) -> list[dict[str, Any]]:
+def events_of(payload: bytes | str) -> list[dict[str, Any]]:
     """The events of one publish: a single one, an array of them, or an object that holds an array."""
     told = json.loads(payload)
     if isinstance(told, list):
