@@ -39,6 +39,10 @@ class SpoolDamaged(Exception):
     """The file can't be used as a spool, and could not be replaced by a salvaged one either."""
 
 
+class VolumeFull(SpoolDamaged):
+    """The file can't be opened now because its volume has no room. It is sound as far as anybody can tell: try again."""
+
+
 @dataclass(frozen=True, slots=True)
 class StreamLimit:
     """How much one stream may hold."""

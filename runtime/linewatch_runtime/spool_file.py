@@ -4,15 +4,20 @@
 Guarantee: `Change` returns once its rows are on disk (WAL, synchronous=FULL, one transaction = one group commit).
 """
 
+import os
 import sqlite3
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from linewatch_runtime.records import SpoolDamaged, SpoolFull
+from linewatch_runtime.records import SpoolDamaged, SpoolFull, VolumeFull
 from linewatch_runtime.spool_wal import PAGE_BYTES, hides_commits
 
 WAL_BYTES = 4 * 1024 * 1024
+
+OPENING_BYTES = 1024 * 1024
+"""With less than this free a file that can't be opened is held up by its volume: SQLite needs 32 KiB for the log's
+index and some pages of log, and a file system some blocks of its own."""
 
 SCHEMA_VERSION = 2
 """Of spool.sql and ADDED, kept in the file. A file of a newer release is opened all the same: releases only add."""
@@ -64,7 +69,10 @@ def open_file(path: Path, pages: int, *, whole: bool = False) -> sqlite3.Connect
     try:
         db = sqlite3.connect(path, isolation_level=None, timeout=10)
     except sqlite3.OperationalError as error:
-        raise SpoolDamaged(f"{path}: {error}; the directory must be there and writable") from error
+        raise (
+            volume_full(path, error)
+            or SpoolDamaged(f"{path}: {error}; the directory must be there and writable")
+        ) from error
     db.text_factory = _text
     try:
         db.execute("PRAGMA journal_mode = WAL")
@@ -77,9 +85,24 @@ def open_file(path: Path, pages: int, *, whole: bool = False) -> sqlite3.Connect
     except BaseException as error:
         db.close()
         if isinstance(error, sqlite3.DatabaseError) and not is_damage(error):
-            raise SpoolDamaged(f"{path}: {error}; the file and its directory must be writable") from error
+            raise (
+                volume_full(path, error)
+                or SpoolDamaged(f"{path}: {error}; the file and its directory must be writable")
+            ) from error
         raise
     return db
+
+
+def volume_full(path: Path, error: sqlite3.DatabaseError) -> VolumeFull | None:
+    """The error, if the file could not be opened because its volume has no room; SQLite tells it as an I/O error, too."""
+    try:
+        told = os.statvfs(path.parent)
+    except OSError:
+        return None
+    no_names = bool(told.f_files) and not told.f_favail
+    if is_damage(error) or not (told.f_bavail * told.f_frsize < OPENING_BYTES or no_names):
+        return None
+    return VolumeFull(f"{path}: the volume is full ({error}); make room on it, and it goes on by itself")
 
 
 def bring_up_to_date(db: sqlite3.Connection) -> None:

@@ -25,22 +25,25 @@ def next_epoch(db: sqlite3.Connection) -> int:
 
 
 def kept_clock(db: sqlite3.Connection) -> float:
-    """Seconds at the last commit.
-
-    An older release moves only the first of the two. A single bit of difference is damage; then the lower one expires
-    nothing wrongly.
-    """
-    kept, again = _number(db, "clock_ms"), _number(db, "clock_ms_again")
-    return (min(kept, again) if (kept ^ again).bit_count() == 1 else kept) / 1000
+    """Seconds at the last commit."""
+    return _clock_ms(db) / 1000
 
 
 def keep_clock(db: sqlite3.Connection, seconds: float) -> None:
     """Inside a change. Never back: a command that replays has a clock of its own."""
-    now = int(seconds * 1000)
+    # Both alike: a flip that stayed in one of them would differ by more bits later, and win.
+    now = max(int(seconds * 1000), _clock_ms(db))
     db.executemany(
-        "INSERT INTO numbers VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)",
-        [("clock_ms", now), ("clock_ms_again", now)],
+        "INSERT OR REPLACE INTO numbers VALUES (?, ?)", [("clock_ms", now), ("clock_ms_again", now)]
     )
+
+
+def _clock_ms(db: sqlite3.Connection) -> int:
+    """An older release moves only the first of the two. A single bit of difference is damage; then the lower one expires
+    nothing wrongly.
+    """
+    kept, again = _number(db, "clock_ms"), _number(db, "clock_ms_again")
+    return min(kept, again) if (kept ^ again).bit_count() == 1 else kept
 
 
 def _number(db: sqlite3.Connection, name: str) -> int:

@@ -393,6 +393,29 @@ def test_epoch_and_clock_survive_any_flipped_bit_of_their_own(path: Path) -> Non
             spool.close()
 
 
+@pytest.mark.parametrize("name", ["clock_ms", "clock_ms_again"])
+def test_flipped_bit_of_the_clock_is_gone_after_the_next_commit_and_expires_nothing_at_later_starts(
+    path: Path, name: str
+) -> None:
+    spool = Spool(path, LIMIT)
+    spool.append([record(number) for number in range(10)])
+    spool.close()
+    db = sqlite3.connect(path)
+    db.execute("UPDATE numbers SET value = (value | ?1) - (value & ?1) WHERE name = ?2", (1 << 35, name))
+    db.commit()
+    db.close()
+    for start in range(1, 4):
+        spool = Spool(path, LIMIT)
+        spool._clock_base += 1.7  # it runs for a while, so that the two would drift apart
+        assert spool.expire() == 0
+        assert spool.append([record(100 + start)]) == 1
+        assert spool.clock() < 60
+        spool.close()
+    kept = sqlite3.connect(path).execute("SELECT value FROM numbers WHERE name LIKE 'clock_ms%'").fetchall()
+    assert len(kept) == 2
+    assert len(set(kept)) == 1
+
+
 def test_older_releases_rows_without_a_crc_are_salvaged_too(path: Path) -> None:
     live = filled(path, settled=0)
     db = sqlite3.connect(path)

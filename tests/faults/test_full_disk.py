@@ -10,7 +10,6 @@ Guards: runtime/linewatch_runtime/spool.py, services/forwarder/linewatch_forward
 """
 
 import contextlib
-import os
 import sqlite3
 import sys
 import time
@@ -20,31 +19,12 @@ import pytest
 from brokers import Broker, Child, Cloud, until
 from faults.loads import AGAIN_WITHIN_S, Station, flows_again, station
 from faults.sink import Sink, sinking
-from faults.volumes import Volume, volume
+from faults.volumes import Ballast, volume
 from forwarding import Forwarder, forwarder  # noqa: F401 - a fixture
 
 pytestmark = [pytest.mark.faults, pytest.mark.anyio, pytest.mark.timeout(240)]
 
 PRODUCER = Path(__file__).with_name("producer.py")
-
-
-class Ballast:
-    """A file of somebody else that takes every block that is left, and keeps taking those that come free."""
-
-    def __init__(self, disk: Volume) -> None:
-        self._path = disk.folder / "somebody-elses.file"
-
-    def fill(self) -> None:
-        with self._path.open("ab", buffering=0) as file:
-            for size in (64 * 1024, 4096, 1):
-                with contextlib.suppress(OSError):
-                    while file.write(bytes(size)) == size:
-                        pass
-            with contextlib.suppress(OSError):
-                os.fsync(file.fileno())
-
-    def take_away(self) -> None:
-        self._path.unlink()
 
 
 async def produced_into(line: Station, ballast: Ballast, events: int) -> None:

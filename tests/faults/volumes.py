@@ -6,6 +6,7 @@ is gone, as when the plug is pulled. Not modelled: a drive that lies about its c
 whatever happened in it. Root, a loop device and the maker's tool are needed; without them the test says so and skips.
 """
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -70,6 +71,25 @@ class Volume:
         """What an ordinary user may still write."""
         told = os.statvfs(self.folder)
         return told.f_bavail * told.f_frsize
+
+
+class Ballast:
+    """A file of somebody else that takes every block that is left, and keeps taking those that come free."""
+
+    def __init__(self, disk: Volume) -> None:
+        self._path = disk.folder / "somebody-elses.file"
+
+    def fill(self) -> None:
+        with self._path.open("ab", buffering=0) as file:
+            for size in (64 * 1024, 4096, 1):
+                with contextlib.suppress(OSError):
+                    while file.write(bytes(size)) == size:
+                        pass
+            with contextlib.suppress(OSError):
+                os.fsync(file.fileno())
+
+    def take_away(self) -> None:
+        self._path.unlink()
 
 
 @contextmanager

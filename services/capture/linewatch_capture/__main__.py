@@ -24,6 +24,7 @@ from linewatch_runtime.health import Heartbeat
 from linewatch_runtime.lifecycle import stop_on_signals
 from linewatch_runtime.mqtt import Connection, Endpoint, Subscriptions, Tls
 from linewatch_runtime.nucleus import Nucleus
+from linewatch_runtime.patience import when_there_is_room
 from linewatch_runtime.publisher import Publisher
 from linewatch_runtime.settings import EXIT_BAD_SETTINGS, load
 from linewatch_runtime.spool import Spool, SpoolDamaged, SpoolWorker, StreamLimit
@@ -46,16 +47,18 @@ def main() -> None:
     serve_metrics(settings.metrics_host, settings.metrics_port, PREFIX + "METRICS_PORT")
     worker = open_spool(settings)
     try:
-        asyncio.run(run(settings, worker, evidence))
+        epoch, counts = when_there_is_room(lambda: asyncio.run(worker.run(_begin, worker)))
+        asyncio.run(run(settings, worker, evidence, epoch, counts))
     finally:
         worker.close()
         lock.close()
 
 
-async def run(settings: Settings, worker: SpoolWorker, evidence: EvidenceStore) -> None:
+async def run(
+    settings: Settings, worker: SpoolWorker, evidence: EvidenceStore, epoch: int, counts: dict[str, int]
+) -> None:
     """Until a signal. A task that fails takes the others with it and ends the process with its traceback."""
     place = Place(settings.site, settings.line, settings.station)
-    epoch, counts = await worker.run(_begin, worker)
     progress = Progress(counts)
     with stop_on_signals() as stop:
         connection = Connection(endpoint(settings), Subscriptions([place.topic("committed")]), will(place))
@@ -185,7 +188,7 @@ def open_spool(settings: Settings) -> SpoolWorker:
     # Indexes and the log beside the rows: twice the payload is ample (spool.py, ROW_OVERHEAD).
     file_max_bytes = 2 * settings.spool_max_bytes + 16 * 1024 * 1024
     try:
-        return SpoolWorker(lambda: Spool(path, limit, file_max_bytes))
+        return when_there_is_room(lambda: SpoolWorker(lambda: Spool(path, limit, file_max_bytes)))
     except SpoolDamaged as error:
         refuse("STATE_DIR", str(error))
 

@@ -12,6 +12,7 @@ import threading
 
 import paho.mqtt.client as paho
 import pytest
+from faults.volumes import Ballast, volume
 from nucleus_ipc import NucleusIpc
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.subscribeoptions import SubscribeOptions
@@ -59,6 +60,29 @@ def test_no_kill_loses_or_doubles_a_part(capture, folder, inspector, spool_file,
     for epoch in {epoch for epoch, _ in places}:
         numbers = [sequence for own, sequence in places if own == epoch]
         assert numbers == list(range(1, len(numbers) + 1)), "no hole within an epoch"
+
+
+def test_start_on_a_full_volume_waits_in_the_process_and_goes_on_when_there_is_room(
+    capture, folder, wait, tmp_path
+):
+    path = folder(3)
+    with volume("tmpfs", tmp_path / "disk", 4) as disk:
+        process = capture(path=path, state_dir=disk.folder)
+        wait(lambda: '"started"' in process.said())
+        assert process.end() == 0
+        ballast = Ballast(disk)
+        ballast.fill()
+
+        process = capture(path=path, state_dir=disk.folder)
+        wait(lambda: '"waits_for_room"' in process.said())
+        assert "the volume is full" in process.said()
+        assert process.end() == 0, "SIGTERM ends the wait"
+
+        process = capture(path=path, state_dir=disk.folder)
+        wait(lambda: '"waits_for_room"' in process.said())
+        ballast.take_away()
+        wait(lambda: '"started"' in process.said())
+        assert process.end() == 0
 
 
 def test_what_the_disk_damaged_is_told_with_the_next_part(

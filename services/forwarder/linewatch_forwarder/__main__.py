@@ -35,6 +35,7 @@ from linewatch_runtime.lifecycle import stop_on_signals
 from linewatch_runtime.mqtt import Connection, Endpoint, Subscriptions, Tls, Will
 from linewatch_runtime.nucleus import Nucleus
 from linewatch_runtime.nucleus_ipc import SOCKET_VARIABLE, TOKEN_VARIABLE, NucleusIpc
+from linewatch_runtime.patience import when_there_is_room
 from linewatch_runtime.records import DropReport
 from linewatch_runtime.settings import EXIT_BAD_SETTINGS, load
 from linewatch_runtime.spool import Spool, SpoolDamaged, SpoolWorker, StreamLimit
@@ -59,7 +60,8 @@ def main() -> None:
     serve_metrics(settings.metrics_host, settings.metrics_port, "FORWARDER_METRICS_PORT")
     streams = _open_streams(settings)
     try:
-        asyncio.run(_serve(settings, streams))
+        epoch = when_there_is_room(lambda: asyncio.run(streams.next_epoch()))
+        asyncio.run(_serve(settings, streams, epoch))
     finally:
         streams.close()
         lock.close()
@@ -68,7 +70,9 @@ def main() -> None:
 
 def _open_streams(settings: Settings) -> DurableStreams:
     try:
-        return _streams(settings, settings.streams, settings.state_dir / FILES[settings.streams])
+        return when_there_is_room(
+            lambda: _streams(settings, settings.streams, settings.state_dir / FILES[settings.streams])
+        )
     except SpoolDamaged as error:
         print(f"FORWARDER_STATE_DIR: {error}", file=sys.stderr)
         sys.exit(EXIT_BAD_SETTINGS)
@@ -118,9 +122,8 @@ async def _take_in(intake: Intake, moved: "asyncio.Task[None]", moving: Moving) 
     await intake.run()
 
 
-async def _serve(settings: Settings, streams: DurableStreams) -> None:
+async def _serve(settings: Settings, streams: DurableStreams, epoch: int) -> None:
     place = place_of(settings.site)
-    epoch = await streams.next_epoch()
     listener = Connection(
         _local(settings, "listener"),
         Subscriptions(

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The files under both kinds of streams: written through, bounded for replays too, and told when they can't be read."""
 
+import sqlite3
 from pathlib import Path
 
 import pytest
+from faults.volumes import Ballast, volume
 
 from linewatch_forwarder.streams.embedded import EmbeddedStreams
-from linewatch_forwarder.streams.ledger import Ledger
+from linewatch_forwarder.streams.ledger import Ledger, Placed, open_ledger
 from linewatch_forwarder.streams.port import StreamsUnavailable
-from linewatch_runtime.records import Record, SpoolFull, SpoolTrouble, StreamLimit
+from linewatch_runtime.records import Record, SpoolFull, SpoolTrouble, StreamLimit, VolumeFull
 from linewatch_runtime.spool import Spool, SpoolWorker
 
 FULL = 2
@@ -58,3 +60,41 @@ async def test_spool_that_cannot_be_read_is_trouble_until_it_answers(
     await streams.streams()
     assert streams.trouble == ""
     streams.close()
+
+
+def test_flipped_bit_of_the_ledgers_clock_expires_nothing_at_this_start_or_a_later_one(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "ledger.db"
+    ledger = Ledger(path, StreamLimit())
+    epoch = ledger.next_epoch()
+    ledger.place([Placed("e1", "line-1", True, "messages", 0, 500)])
+    ledger.close()
+    db = sqlite3.connect(path)
+    db.execute("UPDATE numbers SET value = (value | ?1) - (value & ?1) WHERE name = 'clock_ms'", (1 << 35,))
+    db.commit()
+    db.close()
+    for start in range(1, 4):
+        ledger = Ledger(path, StreamLimit())
+        ledger._clock_base += 1.7  # it runs for a while
+        assert ledger.expire() == 0
+        assert ledger.next_epoch() == epoch + start
+        ledger.close()
+
+
+def test_ledger_on_a_full_volume_is_not_put_aside(tmp_path: Path) -> None:
+    with volume("tmpfs", tmp_path / "disk", 1) as disk:
+        path = disk.folder / "ledger.db"
+        ledger = open_ledger(path, StreamLimit(), 1024 * 1024)
+        ledger.bury(Record("e1", "line-1", "t", b"{}", True), "no")
+        ledger.close()
+        ballast = Ballast(disk)
+        ballast.fill()
+
+        with pytest.raises(VolumeFull, match="the volume is full"):
+            open_ledger(path, StreamLimit(), 1024 * 1024)
+
+        ballast.take_away()
+        ledger = open_ledger(path, StreamLimit(), 1024 * 1024)
+        assert [one.record.event_id for one in ledger.dead_letters(10)] == ["e1"]
+        ledger.close()

@@ -20,7 +20,15 @@ from pathlib import Path
 
 from linewatch_forwarder.streams.ledger_file import LedgerFile
 from linewatch_forwarder.streams.port import DeadLetter
-from linewatch_runtime.records import DropReport, Record, SpoolDamaged, SpoolFull, StreamLimit, StreamState
+from linewatch_runtime.records import (
+    DropReport,
+    Record,
+    SpoolDamaged,
+    SpoolFull,
+    StreamLimit,
+    StreamState,
+    VolumeFull,
+)
 from linewatch_runtime.spool import BURIED_KEPT
 
 log = logging.getLogger(__name__)
@@ -347,9 +355,12 @@ def open_ledger(path: Path, limit: StreamLimit, file_max_bytes: int) -> Ledger:
 
     Raises:
         SpoolDamaged: there can't be a ledger at all.
+        VolumeFull: not now; nothing was put aside.
     """
     try:
         return Ledger(path, limit, file_max_bytes)
+    except VolumeFull:
+        raise
     except SpoolDamaged as error:
         if not path.is_file():
             raise

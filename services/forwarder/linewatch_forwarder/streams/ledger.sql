@@ -2,7 +2,7 @@
 -- The ledger beside Stream Manager, version 1 (PRAGMA user_version). A later release may add columns and tables, never change or remove
 -- these: an older release has to open the file after a roll-back.
 
--- Whole numbers that the process keeps: epoch, and the ledger's clock in milliseconds.
+-- Whole numbers that the process keeps: epoch, and the ledger's clock in milliseconds; each a second time as `…_again`.
 CREATE TABLE IF NOT EXISTS numbers (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 
 -- Every message stream of Stream Manager that is ours. Up to `accounted` each sequence number is either in `waiting` or done with.

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from linewatch_runtime import spool_numbers
 from linewatch_runtime.records import Record, SpoolDamaged, SpoolFull, StreamLimit
-from linewatch_runtime.spool import LATEST_FIRST_EPOCH, SETTLED_KEPT
+from linewatch_runtime.spool import SETTLED_KEPT
+from linewatch_runtime.spool_file import volume_full
 
 PAGE_BYTES = 4096
 
@@ -37,7 +39,10 @@ class LedgerFile:
         try:
             self._db = sqlite3.connect(path, isolation_level=None, timeout=10)
         except sqlite3.OperationalError as error:
-            raise SpoolDamaged(f"{path}: {error}; the directory must be there and writable") from error
+            raise (
+                volume_full(path, error)
+                or SpoolDamaged(f"{path}: {error}; the directory must be there and writable")
+            ) from error
         try:
             self._db.execute("PRAGMA journal_mode = WAL")
             # FULL: under NORMAL a settled row can come back in a power cut, and a drop can be told twice.
@@ -52,9 +57,9 @@ class LedgerFile:
                 raise sqlite3.DatabaseError(found)
         except sqlite3.DatabaseError as error:
             self._db.close()
-            raise SpoolDamaged(f"{path}: {error}") from error
+            raise (volume_full(path, error) or SpoolDamaged(f"{path}: {error}")) from error
         self._opened_at = time.monotonic()
-        self._clock_base = self._number("clock_ms") / 1000
+        self._clock_base = spool_numbers.kept_clock(self._db)
 
     def close(self) -> None:
         """Folds the log into the file and closes it."""
@@ -63,9 +68,7 @@ class LedgerFile:
     def next_epoch(self) -> int:
         """A number above that of every earlier start; a new file begins at the unix seconds, as a spool does."""
         with self._transaction():
-            epoch = (self._number("epoch") or max(0, min(int(time.time()), LATEST_FIRST_EPOCH))) + 1
-            self._db.execute("INSERT OR REPLACE INTO numbers VALUES ('epoch', ?)", (epoch,))
-        return epoch
+            return spool_numbers.next_epoch(self._db)
 
     @property
     def is_full(self) -> bool:
@@ -134,12 +137,8 @@ class LedgerFile:
             (stream, name, amount),
         )
 
-    def _number(self, name: str) -> int:
-        row = self._db.execute("SELECT value FROM numbers WHERE name = ?", (name,)).fetchone()
-        return int(row[0]) if row else 0
-
     def _keep_clock(self) -> None:
-        self._db.execute("INSERT OR REPLACE INTO numbers VALUES ('clock_ms', ?)", (int(self.clock() * 1000),))
+        spool_numbers.keep_clock(self._db, self.clock())
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
