@@ -3,6 +3,8 @@
 SHELL := /bin/sh
 PYTHON ?= python3
 export PYTHON
+# The tests wait for processes more than they work: two to a core.
+WORKERS ?= 4
 RUN := .venv/bin/python
 export ORT_DISABLE_TELEMETRY := 1
 export OPENCV_IO_MAX_IMAGE_PIXELS := 16777216
@@ -20,8 +22,8 @@ demo: ## the whole plant on this machine; PARTS=200 OUTAGE=30 RATE=4 BROKER=mosq
 	  $(if $(CONSOLE_PORT),--console-port $(CONSOLE_PORT)) $(if $(PILOT),--pilot)
 
 .PHONY: test
-test: setup ## unit, contract and integration tests, against real processes
-	$(RUN) -m pytest -m "not faults and not containers and not benchmark" $(ARGS)
+test: setup ## unit, contract and integration tests, against real processes; WORKERS=0: one after the other
+	$(RUN) -m pytest -m "not faults and not containers and not benchmark" -n $(WORKERS) --dist loadfile $(ARGS)
 
 .PHONY: check
 check: setup lint types test faults ## all that CI runs: lint, types, drift, tests
@@ -45,9 +47,10 @@ soak: setup ## producer, broker and forwarder for two hours, the broker killed e
 	LONG=1 SOAK_SECONDS="$(SOAK_SECONDS)" $(RUN) -m pytest -m faults tests/faults/test_soak.py -s $(ARGS)
 
 .PHONY: compose
-compose: ## the same system in containers (needs Docker); prints the page's address and password
+compose: ## the same system in containers (needs Docker); prints the page's address and how to sign in
 	@docker compose up --build --wait
-	@echo "console: http://127.0.0.1:$${LINEWATCH_CONSOLE_PORT:-8080}/  password: $$(docker compose exec -T console cat /run/linewatch/page-password)"
+	@passwords="$$(docker compose exec -T console cat /run/linewatch/sign-in)" && \
+	  echo "$$passwords" | tools/containers/sign-in "http://127.0.0.1:$${LINEWATCH_CONSOLE_PORT:-8080}/"
 
 .PHONY: images
 images: setup ## the images and build/images.json: PLATFORMS=linux/amd64,linux/arm64 REGISTRY=host/prefix ONLY=inference

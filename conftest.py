@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the fixtures of tests/brokers.py known to every test folder."""
+"""Makes the fixtures of tests/brokers.py and tests/service_models.py known to every test folder."""
 
 import os
 import sys
 from pathlib import Path
+
+from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent / "tests"))
 
 # hypothesis would make a folder of its own in the root, which git and pytest then stumble over.
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(Path(__file__).parent / ".venv" / "hypothesis"))
 
-pytest_plugins = ["brokers"]
+pytest_plugins = ["brokers", "service_models"]
+
+# A shared machine stands still for longer than hypothesis would wait; what takes long is for pytest-timeout.
+settings.register_profile("linewatch", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("linewatch")

@@ -20,7 +20,7 @@ BUILD = ROOT / "build" / "lambda"
 # boto3 is part of the Lambda runtime.
 LAYER_DISTRIBUTIONS = (
     "aws-lambda-powertools", "typing_extensions", "jmespath", "protobuf",
-    "requests", "urllib3", "certifi", "idna", "charset-normalizer",
+    "urllib3", "certifi", "oauthlib",
 )  # fmt: skip
 # Parts of Powertools that no Lambda of ours imports: half of its files, unpacked again by every worker.
 LEFT_OUT = tuple(
@@ -43,13 +43,18 @@ class PackageError(Exception):
 
 
 def code_zip() -> Path:
-    """cloud/{enrich,work_orders,api} and the contract's stubs."""
+    """cloud/{enrich,work_orders,api,erp,outcomes,watch,assets,dead_letters} and the contract's stubs."""
     files = {
         path.relative_to(parent).as_posix(): path
         for parent, package in (
             (ROOT / "cloud", "enrich"),
             (ROOT / "cloud", "work_orders"),
             (ROOT / "cloud", "api"),
+            (ROOT / "cloud", "erp"),
+            (ROOT / "cloud", "outcomes"),
+            (ROOT / "cloud", "watch"),
+            (ROOT / "cloud", "assets"),
+            (ROOT / "cloud", "dead_letters"),
             (ROOT / "protos", "linewatch"),
         )
         for path in sorted((parent / package).rglob("*"))

@@ -43,7 +43,11 @@ AT_THE_CLOUD = tuple(f"linewatch/v1/+/+/+/{kind}" for kind in ("inspection", "en
 # --- waiting ---------------------------------------------------------------------------------------------------------
 
 
-def wait_for(condition: Callable[[], object], what: str, deadline_s: float = 15.0) -> None:
+WAIT_S = 60.0
+"""For what a test waits where nothing else is said: no guarantee, and it costs nothing where it holds."""
+
+
+def wait_for(condition: Callable[[], object], what: str, deadline_s: float = WAIT_S) -> None:
     """Returns when the condition holds; fails the test at the deadline."""
     end = time.monotonic() + deadline_s
     while not condition():
@@ -51,7 +55,7 @@ def wait_for(condition: Callable[[], object], what: str, deadline_s: float = 15.
         time.sleep(0.01)
 
 
-async def until(condition: Callable[[], object], what: str, deadline_s: float = 15.0) -> None:
+async def until(condition: Callable[[], object], what: str, deadline_s: float = WAIT_S) -> None:
     """`wait_for` inside an event loop."""
     end = time.monotonic() + deadline_s
     while not condition():
@@ -99,12 +103,14 @@ class Child:
         """kill -9, and waits until the process is gone."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(60)
 
-    def end(self, within_s: float = 10.0) -> int:
-        """SIGTERM; its exit code."""
+    def end(self, within_s: float = 60.0) -> int:
+        """SIGTERM; its exit code. Where that is not 0, a test that fails shows what it said last."""
         self.process.terminate()
-        return self.process.wait(within_s)
+        if code := self.process.wait(within_s):
+            print(f"{self.command[-1]} ended with {code}:\n{self.told()[-8000:]}")
+        return code
 
     def told(self) -> str:
         """All that it wrote."""
@@ -136,7 +142,8 @@ class Broker(Child):
     def start(self) -> None:
         assert port_is_free(self.port), f"somebody listens on {self.port}"
         super().start()
-        wait_for(lambda: listens(self.port), f"{self.kind} listens: {self.told()}", 20)
+        wait_for(lambda: listens(self.port) or not self.runs, f"{self.kind} listens")
+        assert self.runs, self.told()
 
     def endpoint(self, client_id: str, **more: object) -> Endpoint:
         return Endpoint("127.0.0.1", self.port, client_id, **more)  # type: ignore[arg-type]
@@ -145,8 +152,8 @@ class Broker(Child):
 @contextmanager
 def running(child: Child) -> Iterator[Child]:
     """Started, and killed with the block."""
-    child.start()
     try:
+        child.start()
         yield child
     finally:
         child.kill()
@@ -355,7 +362,7 @@ async def connected(
     task = asyncio.create_task(connection.run(), name="connection")
     try:
         if wait:
-            await asyncio.wait_for(connection.connected.wait(), 15)
+            await asyncio.wait_for(connection.connected.wait(), WAIT_S)
         yield connection
     finally:
         task.cancel()

@@ -15,6 +15,7 @@ import boto3
 import lambda_package
 import yaml
 from botocore.client import BaseClient
+from botocore.config import Config
 from click.testing import CliRunner, Result
 
 from linewatch_fleet.aws import Account
@@ -91,10 +92,12 @@ class Cloud:
         return line
 
     def run(self, verb: str, environment: str, *arguments: str, typed: str = "") -> Result:
-        """Runs a command in this process."""
-        return CliRunner().invoke(
+        """Runs a command in this process. What it says is in a failed test's output."""
+        said = CliRunner().invoke(
             linewatch, self.arguments(verb, environment, *arguments), input=typed, env=self.variables
         )
+        print(said.output)
+        return said
 
     def start(self, verb: str, environment: str, *arguments: str) -> subprocess.Popen[str]:
         """Starts a command as a process."""
@@ -131,11 +134,15 @@ class Cloud:
 @contextmanager
 def listening(cloud: Cloud, at_call: Callable[[str, str], None] = lambda *_: None) -> Iterator[None]:
     """Has botocore tell of every operation that commands in this process ask for, before and after it."""
-    original = Account.client
+    made_of, tables_of = Account._made, Account.tables
 
-    def client(self: Account, service: str) -> BaseClient:
-        made: BaseClient = original(self, service)
+    def client(self: Account, service: str, config: Config) -> BaseClient:
+        return heard(made_of(self, service, config), service)
 
+    def tables(self: Account) -> BaseClient:
+        return heard(tables_of(self), "dynamodb")
+
+    def heard(made: BaseClient, service: str) -> BaseClient:
         def before(model: Any, params: dict[str, Any], **_: Any) -> None:
             cloud.operations.add(f"{service}:{model.name}")
             if cloud.bodies is not None:
@@ -147,11 +154,11 @@ def listening(cloud: Cloud, at_call: Callable[[str, str], None] = lambda *_: Non
         made.meta.events.register(f"after-call.{service}", lambda model, **_: at_call("after", model.name))
         return made
 
-    Account.client = client  # type: ignore[method-assign]
+    Account._made, Account.tables = client, tables  # type: ignore[method-assign]
     try:
         yield
     finally:
-        Account.client = original  # type: ignore[method-assign]
+        Account._made, Account.tables = made_of, tables_of  # type: ignore[method-assign]
 
 
 @contextmanager

@@ -24,15 +24,18 @@ CAPTURES = ("capture-line-1", "capture-line-2")
 DEVICE = ("broker", "inference", *CAPTURES, "forwarder", "console")
 SERVICES = (*DEVICE, "erp-simulator", "standin-cloud")
 
+SOON_S = 300.0
+"""What a slow and busy machine needs for what others do in seconds: no promise of ours."""
+
 READ_SPOOL = """
 import json, sqlite3
-db = sqlite3.connect("file:/var/lib/linewatch/state/{file}?mode=ro", uri=True, timeout=5)
+db = sqlite3.connect("file:/var/lib/linewatch/state/{file}?mode=ro", uri=True, timeout=60)
 print(json.dumps({{
     "counts": db.execute("SELECT stream, name, value FROM counts").fetchall(),
     "waiting": db.execute("SELECT coalesce(sum(events), 0) FROM streams").fetchone()[0],
 }}))
 """
-READ_URL = "import urllib.request as u; print(u.urlopen('{url}', timeout=10).read().decode())"
+READ_URL = "import urllib.request as u; print(u.urlopen('{url}', timeout=60).read().decode())"
 READ_ORDERS = """
 import pathlib
 file = pathlib.Path("/var/lib/linewatch/state/orders.json")
@@ -58,7 +61,7 @@ def why_no_engine() -> str:
         (["docker", "compose", "version"], "docker has no compose plugin"),
         ([str(ROOT / "tools/containers/bases")], "the base images can't be had"),
     ):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=1800, check=False)
         if done.returncode != 0:
             return f"{missing} ({(done.stderr.strip().splitlines() or [''])[-1]})"
     return ""
@@ -78,7 +81,7 @@ class Stack:
     settings: dict[str, str] = field(default_factory=dict)
     taken_along: int = 0
 
-    def run(self, *arguments: str, timeout_s: float = 60) -> str:
+    def run(self, *arguments: str, timeout_s: float = 300) -> str:
         """`docker compose …` in the repository; returns what it printed. Raises ComposeFailed."""
         done = subprocess.run(
             ["docker", "compose", "--ansi", "never", "-p", self.project, *arguments],
@@ -93,13 +96,13 @@ class Stack:
     def up(self, *services: str, **settings: str) -> None:
         """`docker compose up --wait`, with changed settings."""
         self.settings |= settings
-        self.run("up", "--detach", "--wait", *services, timeout_s=240)
+        self.run("up", "--detach", "--wait", *services, timeout_s=900)
 
     def python(self, service: str, *arguments: str) -> str:
         """Runs Python in a service's container; in one of its own, with the same volumes, where the service is stopped."""
         done = subprocess.run(
             ["docker", "exec", self.container(service), "python", *arguments],
-            timeout=60, capture_output=True, text=True, check=False,
+            timeout=300, capture_output=True, text=True, check=False,
         )  # fmt: skip
         if done.returncode != 0 and re.search("is not running|No such container", done.stderr):
             return self.run("run", "--rm", "--no-deps", "-T", service, "python", *arguments)
@@ -119,6 +122,14 @@ class Stack:
         described: dict[str, Any] = json.loads(shown.stdout)[0]
         return described
 
+    def runs(self, service: str) -> bool:
+        """Whether the service has a container that runs."""
+        said = subprocess.run(
+            ["docker", "inspect", "--format", "{{.State.Running}}", self.container(service)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return said.stdout.strip() == "true"
+
     def is_healthy(self, service: str) -> bool:
         """Whether the service's own health check says so."""
         state = self.inspect(service)["State"]
@@ -135,7 +146,7 @@ class Stack:
         wait_for(
             lambda: self.inspect(service)["State"]["StartedAt"] != before["State"]["StartedAt"],
             f"{service} is started again",
-            30,
+            SOON_S,
         )
 
     def spool(self, service: str) -> tuple[Mapping[tuple[str, str], int], int]:
@@ -192,12 +203,27 @@ class Stack:
 
     def cloud_is_gone(self) -> None:
         """Says that the stand-in cloud has stopped. Its next start is a new account, which knows nothing."""
+        # What the cloud accepted last is on the forwarder's disk a moment later; it knows by then that its way is gone.
+        if self.runs("forwarder"):
+            wait_for(lambda: not self.is_uplink_connected(), "the forwarder has lost its cloud", SOON_S)
+            looks: list[int] = []
+
+            def stands_still() -> bool:
+                looks.append(self.delivered())
+                return len(looks) >= 3 and len(set(looks[-3:])) == 1
+
+            wait_for(stands_still, f"what is delivered stands still: {looks}", SOON_S)
         self.taken_along = self.delivered()
+
+    def is_uplink_connected(self) -> bool:
+        """Whether the forwarder reaches its cloud, by its metrics."""
+        told = self.python("forwarder", "-c", READ_URL.format(url="http://127.0.0.1:9464/metrics"))
+        return "\nlinewatch_forwarder_uplink_connected 1.0" in told
 
     def flows(self) -> None:
         """Returns once parts that are judged from now on arrive in the cloud."""
         before = self.cloud()["enriched"]
-        wait_for(lambda: self.cloud()["enriched"] > before, "events arrive in the cloud", 90)
+        wait_for(lambda: self.cloud()["enriched"] > before, "events arrive in the cloud", SOON_S)
 
     def drain(self) -> Counts:
         """Lets the lines take no further part, and returns the counts once nothing is on its way any more."""
@@ -210,7 +236,7 @@ class Stack:
             return not seen[-1].on_their_way() and self.cloud()["at_rest"]
 
         try:
-            wait_for(is_at_rest, "every event has arrived and every order is in the ERP", 120)
+            wait_for(is_at_rest, "every event has arrived and every order is in the ERP", 900)
         except AssertionError:
             pytest.fail(f"not at rest: {seen[-1]}; {seen[-1].disagreements()}")
         return seen[-1]
@@ -221,7 +247,7 @@ def asked(address: str, path: str, authorization: str = "", **parameters: str) -
     request = urllib.request.Request(f"{address}{path}?{urllib.parse.urlencode(parameters)}")
     if authorization:
         request.add_header("Authorization", "Basic " + base64.b64encode(authorization.encode()).decode())
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         return json.load(answer)
 
 

@@ -13,6 +13,8 @@ from typing import Any, Self
 
 from brokers import Certificates
 
+from linewatch_plant.processes import free_port
+
 ROLE_ALIAS = "linewatch-test"
 
 
@@ -57,6 +59,8 @@ class CredentialServer:
     def start(self) -> None:
         """Listens; on the port of before, if it did."""
         self._stopped.clear()
+        # Of no connection's range: between a stop and a start the system would give the port to anybody.
+        self.port = self.port or free_port()
         server = ThreadingHTTPServer(("127.0.0.1", self.port), _handler(self))
         server.daemon_threads = True
         if self.certificates:
@@ -69,7 +73,7 @@ class CredentialServer:
             server.socket = context.wrap_socket(
                 server.socket, server_side=True, do_handshake_on_connect=False
             )
-        self._server, self.port = server, server.server_address[1]
+        self._server = server
         threading.Thread(target=server.serve_forever, name="credentials", daemon=True).start()
 
     def stop(self) -> None:

@@ -16,6 +16,8 @@ from typing import Any, Self
 import botocore.session
 from botocore.validate import ParamValidator
 
+from linewatch_plant.processes import free_port
+
 MOST_BYTES = 256 * 1024
 PUT_EVENTS = botocore.session.get_session().get_service_model("events").operation_model("PutEvents")
 
@@ -55,9 +57,11 @@ class EventBusServer:
     def start(self) -> None:
         """Listens; on the port of before, if it did."""
         self._stopped.clear()
+        # Of no connection's range: between a stop and a start the system would give the port to anybody.
+        self.port = self.port or free_port()
         server = ThreadingHTTPServer(("127.0.0.1", self.port), _handler(self))
         server.daemon_threads = True
-        self._server, self.port = server, server.server_address[1]
+        self._server = server
         threading.Thread(target=server.serve_forever, name="event bus", daemon=True).start()
 
     def stop(self) -> None:

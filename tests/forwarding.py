@@ -5,10 +5,11 @@ import asyncio
 import json
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from brokers import STATION, Broker, Child, Cloud, connected, until
@@ -131,14 +132,15 @@ class Forwarder(Child):
 
     def events(self, name: str) -> list[dict[str, object]]:
         """Log lines of one event."""
-        lines = [json.loads(line) for line in self.told().splitlines() if line.startswith("{")]
+        whole = self.told().rpartition("\n")[0]  # the last line may be half written
+        lines = [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
         return [line for line in lines if line["event"] == name]
 
 
 @contextmanager
 def held_writes(forwarder: Forwarder) -> Iterator[sqlite3.Connection]:
     """The forwarder's spool, locked against its writes."""
-    spool = sqlite3.connect(forwarder.state_dir / "forwarder.db", timeout=20, isolation_level=None)
+    spool = sqlite3.connect(forwarder.state_dir / "forwarder.db", timeout=60, isolation_level=None)
     spool.execute("BEGIN IMMEDIATE")
     try:
         yield spool
@@ -146,10 +148,18 @@ def held_writes(forwarder: Forwarder) -> Iterator[sqlite3.Connection]:
         spool.close()
 
 
-async def told_state(listener: object, wanted: str, deadline_s: float = 20) -> dict[str, object]:
-    """The forwarder's status, once it says `wanted`."""
+async def told_state(
+    listener: object, wanted: str, deadline_s: float = 60,
+    *, holds: Callable[[dict[str, Any]], bool] = lambda _told: True,
+) -> dict[str, Any]:  # fmt: skip
+    """The forwarder's status, once it says `wanted` and what else `holds`."""
     topic = Place("plant-1", "device", "forwarder").topic("status")
-    await until(lambda: listener.last(topic).get("state") == wanted, f"status {wanted}", deadline_s)
+
+    def is_told() -> bool:
+        told = listener.last(topic)
+        return told.get("state") == wanted and holds(told)
+
+    await until(is_told, f"status {wanted}", deadline_s)
     return listener.last(topic)
 
 

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A spool whose file can't take one page more, as on a full volume."""
+"""A spool whose file can't take one page more, as on a full volume; and a place for files that no disk holds up."""
 
 import itertools
+import shutil
 import sqlite3
+from pathlib import Path
 
 from linewatch_runtime.spool import Spool
 
@@ -16,3 +18,9 @@ def fill_to_the_last_page(spool: Spool) -> None:
             db.execute("INSERT INTO settled (event_id) VALUES (?)", (f"{number:08}",))
     except sqlite3.OperationalError as error:
         assert error.sqlite_errorcode == sqlite3.SQLITE_FULL  # noqa: PT017 - the loop ends in no other way
+
+
+def in_memory(room: int = 512 * 1024 * 1024) -> Path | None:
+    """A folder in memory, where there is one with so many bytes free: a container's may have 64 MB."""
+    memory = Path("/dev/shm")
+    return memory if memory.is_dir() and shutil.disk_usage(memory).free >= room else None

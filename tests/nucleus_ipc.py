@@ -46,6 +46,9 @@ UNSUPPORTED = {"message": "unsupported operation"}
 
 Headers = dict[str, int | str]
 
+WAIT_S = 60.0
+"""For what a service does, its start included: no guarantee, and it costs nothing where it is done."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reported:
@@ -178,7 +181,7 @@ class NucleusIpc:
             return [one.state for one in self.states if one.token == token]
 
     def wait_for_state(
-        self, token: str, state: str = "RUNNING", *, times: int = 1, timeout_s: float = 15.0
+        self, token: str, state: str = "RUNNING", *, times: int = 1, timeout_s: float = WAIT_S
     ) -> None:
         """Returns when the component has reported the state `times` times. Raises TimeoutError."""
         with self.changed:
@@ -195,7 +198,7 @@ class NucleusIpc:
         with self.changed:
             return [client.token for client in self._clients for _ in client.streams]
 
-    def wait_for_subscribers(self, count: int, timeout_s: float = 15.0) -> None:
+    def wait_for_subscribers(self, count: int, timeout_s: float = WAIT_S) -> None:
         """Returns when so many components are subscribed. Raises TimeoutError."""
         with self.changed:
             if not self.changed.wait_for(
@@ -204,7 +207,7 @@ class NucleusIpc:
                 raise TimeoutError(f"{count} components did not subscribe in {timeout_s:g} s")
 
     def ask_to_update(
-        self, deployment_id: str, *, restarting: bool = False, timeout_s: float = 15.0
+        self, deployment_id: str, *, restarting: bool = False, timeout_s: float = WAIT_S
     ) -> dict[str, int]:
         """Pushes a pre-update event to all subscribers. Token -> recheck_after_ms of those that answered in time."""
         event = {"preUpdateEvent": {"deploymentId": deployment_id, "isGgcRestarting": restarting}}

@@ -108,6 +108,17 @@ class PumpedCloud:
                 found += [message["Body"] for message in answer["Messages"]]
         return found
 
+    def unplaced_after_a_sweep(self) -> int:
+        """Orders that are decided and not in the ERP, after one run of the sweep."""
+        self.cloud.sweep()
+        said = self.cloud.counts()["work_orders"]
+        return int(said["parked"] + said["creating"])
+
+    def received(self) -> int:
+        """Messages that the functions were given, repeats and all."""
+        paths = (self.ledger(handler) for handler in _OUTPUTS)
+        return sum(path.read_bytes().count(b"\n") for path in paths if path.exists())
+
     def register(self, station_key: str, asset_id: str) -> None:
         """One machine whose failing part is the high-pressure compressor."""
         words = {"station_key": station_key, "asset_id": asset_id, "asset_name": asset_id, "location": "hall A",
@@ -127,8 +138,8 @@ def pumped_cloud(folder: Path, **parameters: str) -> Iterator[PumpedCloud]:
     erp.start()
     made: PumpedCloud | None = None
     try:
-        client = ErpClient(f"http://127.0.0.1:{port}", timeout_s=20)
-        wait_for(client.is_up, "the ERP simulator answers", 40)
+        client = ErpClient(f"http://127.0.0.1:{port}", timeout_s=60)
+        wait_for(client.is_up, "the ERP simulator answers", 120)
         cloud = StandinCloud.start(
             folder / "cloud", client.url, parameters={**QUICK, **parameters}, warm=False
         )

@@ -104,7 +104,7 @@ class Device:
     ) -> subprocess.CompletedProcess[str]:
         command, variables = self.command(OURS[name], step, configured or {}, environment)
         return subprocess.run(
-            command, check=False, env=variables, cwd=self.folder, capture_output=True, text=True, timeout=60
+            command, check=False, env=variables, cwd=self.folder, capture_output=True, text=True, timeout=300
         )
 
     @property

@@ -31,6 +31,8 @@ from typing import Any, Self
 import cbor2
 from stream_manager.data import Operation, Persistence, ResponseStatusCode, StrategyOnFull
 
+from linewatch_plant.processes import free_port
+
 PROTOCOL = "1.1.0"
 
 _ANSWERS = {
@@ -160,8 +162,9 @@ class StreamManagerServer:
     # --- life --------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
+        # Of no connection's range: between a stop and a start the system would give the port to anybody.
+        self.port = self.port or free_port()
         self._listener = socket.create_server(("127.0.0.1", self.port))
-        self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
     def stop(self) -> None:

@@ -12,7 +12,7 @@ import os
 import random
 import time
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import boto3
@@ -21,11 +21,23 @@ from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, pro
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from botocore.exceptions import ClientError
 
-from enrich.enrichment import Event, PoisonError, asset_of, read
+from assets import unknown
+from assets.registry import AssetUnusableError, Registry
+from dead_letters.burying import CantBuryError, bury
+from dead_letters.poison import PoisonError
+from enrich.enrichment import Event, read
+from enrich.metrics import Tally
+from enrich.model_records import record_model
+from work_orders import aws
 from work_orders.aws import SHORT
+from work_orders.observed import observation_of
+from work_orders.records import Records
 
 # A counter in one item would be a queue of its own; sixteen let a plant's Lambdas pass each other.
 COUNTER_SHARDS = 16
+
+# What goes to the bus only where the parameter PartsOnBus asks for it: a call, and its price, for every part.
+PARTS = frozenset({"InferenceCompleted", "InferenceError"})
 
 log = Logger(serialize_stacktrace=False)
 processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
@@ -33,7 +45,7 @@ processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failu
 
 @cache
 def _dynamodb() -> Any:
-    return boto3.resource("dynamodb", config=SHORT).meta.client
+    return aws.dynamodb()
 
 
 @cache
@@ -41,35 +53,63 @@ def _client(service: str) -> Any:
     return boto3.client(service, config=SHORT)
 
 
-def _record(record: SQSRecord) -> None:
-    """Every event of the message that can be is enriched; then the first that could not be is raised."""
+def _record(record: SQSRecord, tally: Tally) -> None:
+    """Every event of the message that can be is enriched, then poison is buried; what failed otherwise is raised.
+
+    In this order, so that a message that comes again has buried nothing yet.
+    """
+    poison: list[PoisonError] = []
     failures: list[Exception] = []
-    for event in read(record.body):
-        if isinstance(event, PoisonError):
-            extra = {"message_id": record.message_id, "why": str(event), "body": record.body[:200]}
-            log.error("poison", extra=extra)
-            failures.append(event)
-            continue
+    for event in read(record.body, keep=timedelta(days=int(os.environ["EVENT_DAYS"]))):
         try:
-            enrich(event)
+            if isinstance(event, PoisonError):
+                raise event
+            enrich(event, tally)
+        except PoisonError as error:
+            poison.append(error)
         except Exception as error:
             # Heals, or ends among the dead letters; Powertools alone would report the message without a word.
             log.exception("failed", extra={"event_id": event.event_id})
             failures.append(error)
-    if failures and all(isinstance(failure, PoisonError) for failure in failures):
-        # No use in waiting: the redrive policy takes it to the dead-letter queue after its quick repeats.
+    if failures:
+        raise failures[0]
+    for one in poison:
+        _bury(one, record)
+    tally.poison += len(poison)
+
+
+def _bury(poison: PoisonError, record: SQSRecord) -> None:
+    """Raises CantBuryError where the letter is too large: the redrive policy takes the message after its quick repeats."""
+    extra = {
+        "message_id": record.message_id,
+        "code": poison.code,
+        "why": poison.why,
+        "event_id": poison.event_id,
+    }
+    log.error("poison", extra=extra)
+    try:
+        bury(_client("sqs"), os.environ["INSPECTIONS_DEAD_LETTERS_URL"], poison.body or record.body, poison)
+    except CantBuryError:
         _client("sqs").change_message_visibility(
             QueueUrl=os.environ["INSPECTIONS_QUEUE_URL"],
             ReceiptHandle=record.receipt_handle,
             VisibilityTimeout=0,
         )
-    if failures:
-        raise failures[0]
+        raise
 
 
-def enrich(event: Event) -> None:
-    """Stores one event and passes it on. Safe to repeat at any point."""
-    asset = None if event.is_engine else _asset(event)
+def enrich(event: Event, tally: Tally | None = None) -> None:
+    """Stores one event and passes it on. Safe to repeat at any point.
+
+    Raises:
+        PoisonError: the registry's row of its station can't be used. The event is stored; a replay passes it on.
+    """
+    tally = tally or Tally()
+    try:
+        asset = _asset(event)
+    except PoisonError:
+        _store(event, None)
+        raise
     is_new = _store(event, asset)
     if event.is_engine:
         _announce(event)
@@ -78,16 +118,33 @@ def enrich(event: Event) -> None:
         _client("sqs").send_message(
             QueueUrl=os.environ["ENRICHED_QUEUE_URL"], MessageBody=json.dumps(message, separators=(",", ":"))
         )
-    if asset is None and not event.is_engine:
+    if event.type in PARTS and os.environ["PARTS_ON_BUS"] == "true":
+        _announce(event)
+    if event.type == "ModelLoadSuccess":
+        record_model(Records(_dynamodb(), os.environ["RECORDS_TABLE"]), event, _now())
+    if asset is None and event.is_of_a_station:
+        tally.unknown_assets += is_new
         log.warning("unknown_asset", extra={"event_id": event.event_id, "station": event.station_key})
+        unknown.note(_dynamodb(), os.environ["COUNTERS_TABLE"], event.station_key, _now())
+    if is_new and event.type == "InferenceCompleted":
+        tally.predicted(event.line, is_known=asset is not None)
     log.info("enriched", extra={"event_id": event.event_id, "type": event.type, "is_new": is_new})
 
 
 def _asset(event: Event) -> dict[str, Any] | None:
-    answer = _dynamodb().get_item(
-        TableName=os.environ["ASSETS_TABLE"], Key={"station_key": event.station_key}
-    )
-    return asset_of(answer["Item"]) if "Item" in answer else None
+    """The registry's card of the event's station; None where it has none. Raises PoisonError."""
+    if not event.is_of_a_station:
+        return None
+    try:
+        asset = Registry(_dynamodb(), os.environ["ASSETS_TABLE"]).get(event.station_key)
+    except AssetUnusableError as error:
+        text = json.dumps(event.document, separators=(",", ":"))
+        raise PoisonError("asset_unusable", str(error), event.event_id, text) from error
+    return asset.card() if asset else None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _store(event: Event, asset: dict[str, Any] | None) -> bool:
@@ -109,6 +166,9 @@ def _store(event: Event, asset: dict[str, Any] | None) -> bool:
         "expires_at": int((enriched_at + timedelta(days=int(os.environ["EVENT_DAYS"]))).timestamp()),
         "event": json.dumps(event.document, separators=(",", ":")),
     }
+    if event.is_of_a_station:
+        # In the index by_station, for a month replayed against another policy; other events are not in it.
+        item |= {"station_key": event.station_key, "observation": observation_of(event.document)}
     put = {
         "TableName": os.environ["EVENTS_TABLE"],
         "Item": item,
@@ -156,4 +216,10 @@ def handler(event: dict[str, Any], context: Any) -> Any:
     if not event.get("Records"):
         _dynamodb(), _client("sqs")
         return {"batchItemFailures": []}
-    return process_partial_response(event=event, record_handler=_record, processor=processor, context=context)
+    tally = Tally()
+    try:
+        return process_partial_response(
+            event=event, record_handler=partial(_record, tally=tally), processor=processor, context=context
+        )
+    finally:
+        tally.told()

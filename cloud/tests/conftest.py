@@ -4,27 +4,53 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
+import boto3
 import pytest
 
 from linewatch_plant.erp_simulator import ErpClient
+from linewatch_plant.erp_simulators.faults import Faults
 from linewatch_plant.processes import free_port
 from linewatch_plant.standin_cloud import REGION, StandinCloud
 
 # Test modules are imported by path; what they share lies beside them.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from cloud_line import Eventually, Line, wait_for
+from cloud_line import Eventually, Line, wait_for, wait_for_erp
+
+# What `environment` sets; the process is shared with the tests of other folders, and of files that want none of it.
+_variables: dict[str, str] = {}
+# boto3's session of those tests: it keeps the credentials of its first call, and another test's may be other ones.
+_sessions: list[boto3.Session | None] = [None]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """The stand-in's address and credentials are seen by the tests that ask for `environment`, whichever ran before."""
+    before, others = dict(os.environ), boto3.DEFAULT_SESSION
+    asks = "environment" in getattr(item, "fixturenames", ())
+    if asks:
+        os.environ.update(_variables)
+        boto3.DEFAULT_SESSION = _sessions[0]
+    try:
+        return (yield)
+    finally:
+        if asks:
+            _sessions[0], boto3.DEFAULT_SESSION = boto3.DEFAULT_SESSION, others
+        for name in _variables:
+            os.environ.pop(name, None)
+        os.environ.update({name: before[name] for name in _variables if name in before})
 
 
 @pytest.fixture(scope="session")
 def erp() -> Iterator[ErpClient]:
     port = free_port()
     process = subprocess.Popen([sys.executable, "-m", "linewatch_plant.erp_simulator", "--port", str(port)])
-    client = ErpClient(f"http://127.0.0.1:{port}")
-    wait_for(client.is_up, "the ERP simulator")
+    client = ErpClient(f"http://127.0.0.1:{port}", timeout_s=30.0)
+    wait_for_erp(process, client)
     yield client
     process.terminate()
     process.wait(10)
@@ -32,15 +58,27 @@ def erp() -> Iterator[ErpClient]:
 
 @pytest.fixture(scope="session")
 def cloud(erp: ErpClient) -> Iterator[StandinCloud]:
-    # The schedule would place parked orders behind a test's back; tests sweep themselves.
+    # The schedules would place parked orders and poll behind a test's back; tests sweep and watch themselves.
     parameters = {
-        "ErpTimeoutSeconds": "1",
+        # An ERP that shares a busy machine with the tests answers in more than one second now and then: an order is then
+        # found, not created, or parked where the test wanted it refused; in more than four, too. One test waits for its end.
+        "ErpTimeoutSeconds": "10",
+        # Four times that and SettleSeconds: the functions take no shorter one.
+        "LeaseSeconds": "41",
         "RetryBaseSeconds": "1",
         "SettleSeconds": "1",
         "SweepRate": "rate(1 day)",
+        "WatchRate": "rate(1 day)",
         "BasicIngest": "true",
     }
     running = StandinCloud.start(None, erp.url, parameters=parameters)
+    # Somebody who is told: without, nothing is announced and nothing expires (test_approvals.py).
+    running.client("sqs").create_queue(QueueName="somebody")
+    running.client("sns").subscribe(
+        TopicArn=running.outputs["AnnouncementsArn"],
+        Protocol="sqs",
+        Endpoint=f"arn:aws:sqs:{REGION}:000000000000:somebody",
+    )
     yield running
     running.stop()
 
@@ -49,17 +87,8 @@ def cloud(erp: ErpClient) -> Iterator[StandinCloud]:
 def _no_faults_left(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if "erp" in request.fixturenames:
-        quiet = (
-            "down",
-            "error_500",
-            "error_500_after_create",
-            "error_500_create_late",
-            "hang_after_create",
-            "too_many",
-            "find_500",
-            "refuse",
-        )
-        request.getfixturevalue("erp").set_faults(**dict.fromkeys(quiet, 0))
+        # Every one, and the settings beside them.
+        request.getfixturevalue("erp").set_faults(**asdict(Faults()))
 
 
 @pytest.fixture
@@ -80,12 +109,13 @@ def environment(cloud: StandinCloud) -> dict[str, str]:
     function = cloud.client("lambda").get_function_configuration(
         FunctionName=cloud.outputs["WorkOrdersFunctionName"]
     )
-    os.environ.update(
+    _variables.update(
         AWS_ENDPOINT_URL=cloud.endpoint_url,
         AWS_DEFAULT_REGION=REGION,
         AWS_ACCESS_KEY_ID="test",
         AWS_SECRET_ACCESS_KEY="test",
     )
+    os.environ.update(_variables)
     return dict(function["Environment"]["Variables"])
 
 

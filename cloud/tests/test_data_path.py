@@ -8,7 +8,7 @@ from typing import Any
 
 import paho.mqtt.client as mqtt
 import pytest
-from cloud_line import Eventually, Line, wait_for
+from cloud_line import DEADLINE_S, Eventually, Line, wait_for
 
 from linewatch_forwarder.uplinks.batches import Limits, Publish, turn
 from linewatch_plant.erp_simulator import ErpClient
@@ -18,6 +18,18 @@ from linewatch_runtime.records import Record
 
 def in_erp(erp: ErpClient, line: Line) -> list[dict[str, Any]]:
     return [order for order in erp.orders() if order["asset_id"] == line.asset_id]
+
+
+def counted_at_rest(cloud: StandinCloud, eventually: Eventually) -> int:
+    """Events that were enriched, once nothing is under way that a test before has sent."""
+    eventually(cloud.queues_are_empty, "an end of what others sent")
+    return int(cloud.counts()["enriched"])
+
+
+def crossed(cloud: StandinCloud, line: Line) -> int:
+    """Parts of this asset that found a band crossed, as counts() adds them up over all assets."""
+    states = [item for item in cloud.scan("PolicyStateTable") if item["asset_id"]["S"] == line.asset_id]
+    return sum(int(n["N"]) for state in states for n in state["crossed"]["M"].values())
 
 
 def test_a_failing_machine_gets_one_order(machine: Line, erp: ErpClient, eventually: Eventually) -> None:
@@ -39,17 +51,17 @@ def test_a_failing_machine_gets_one_order(machine: Line, erp: ErpClient, eventua
 def test_repeats_change_nothing(
     machine: Line, erp: ErpClient, cloud: StandinCloud, eventually: Eventually
 ) -> None:
-    before = cloud.counts()
+    before = counted_at_rest(cloud, eventually)
     run = [machine.severity(0.95) for _ in range(6)]
 
     machine.send(*run, *run, *reversed(run))
 
     eventually(lambda: machine.order("created") and machine.all_decided(), "the order")
-    after = cloud.counts()
-    assert len(in_erp(erp, machine)) == 1
-    assert after["enriched"] - before["enriched"] == 6
-    # Six over the threshold: the 4th crosses and orders, the 5th and 6th are suppressed.
-    assert after["work_orders"]["suppressed"] - before["work_orders"]["suppressed"] == 2
+    assert len(in_erp(erp, machine)) == len(machine.orders()) == 1
+    assert cloud.counts()["enriched"] - before == 6
+    # Six over the threshold: the 4th crosses and orders, the 5th and 6th are suppressed. Of this asset: the sum of all is
+    # cut off at 0 while other files have opened more orders than parts have crossed.
+    assert crossed(cloud, machine) == 3
 
 
 def test_a_single_bad_part_is_not_a_bad_machine(stringer: Line, eventually: Eventually) -> None:
@@ -191,7 +203,7 @@ def test_one_poison_event_in_a_batch_takes_no_other_with_it(
     machine: Line, cloud: StandinCloud, eventually: Eventually
 ) -> None:
     before = cloud.dead_letters()
-    counted = cloud.counts()["enriched"]
+    counted = counted_at_rest(cloud, eventually)
     events = [machine.severity(0.1) for _ in range(9)]
     poison = {**events[0], "id": "poison", "type": "Nonsense"}
     batch = batch_of(machine, [*events[:4], poison, *events[4:]])
@@ -226,7 +238,8 @@ def test_a_client_without_certificate_is_refused(cloud: StandinCloud) -> None:
 
     with pytest.raises((ssl.SSLError, OSError)):
         client.connect("localhost", cloud.mqtt_port)
-        for _ in range(20):
+        end = time.monotonic() + DEADLINE_S
+        while time.monotonic() < end:
             assert client.loop(0.2) == mqtt.MQTT_ERR_SUCCESS or not connected
             if client.socket() is None:
                 raise ConnectionRefusedError
@@ -255,7 +268,8 @@ def test_the_device_shadow_shows_the_order(
     order = eventually(lambda: machine.order("created"), "the order")
 
     shown = eventually(lambda: shadow_of(cloud, DEVICE, machine), "the shadow")
-    assert shown == {"reference": order["reference"], "erp_id": order["erp_id"], "status": "created"}
+    told = {"reference": order["reference"], "erp_id": order["erp_id"], "status": "created"}
+    assert shown.items() >= told.items()
 
 
 def test_the_forwarders_shadow_names_the_evidence_of_an_open_order_until_it_is_closed(

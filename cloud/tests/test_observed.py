@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from work_orders.document import describe
-from work_orders.observed import observed_at
-from work_orders.observing import to_observation
+from work_orders.observed import observation_of, observed_at, part_from, part_of, to_observation
 from work_orders.policy import Decision
 from work_orders.policy_data import PolicyData, load
 
@@ -49,7 +48,7 @@ ASSET = {"kind": "machine", "failure_modes": {"crack": "cell-crack"}, "asset_id"
 def test_corrected_part_is_compared_with_a_decision_by_its_true_time_and_ordered_by_its_count() -> None:
     data: PolicyData = load()
 
-    seen = to_observation(event(origin(synchronised=False, corrected_at=CORRECTED)), ASSET, data)
+    seen = to_observation(part_of(event(origin(synchronised=False, corrected_at=CORRECTED))), ASSET, data)
 
     assert seen.taken_at == datetime(2026, 11, 21, 4, 0, 0, 373_000, UTC).timestamp()
     assert (seen.position.epoch, seen.position.sequence) == (3, 7)
@@ -65,7 +64,17 @@ def test_work_order_shows_the_true_time_or_none(known: str | None) -> None:
         Decision("automatic", 0.9, ("an-id",), frozenset(("an-id",)), None),
         [event(given)],
         load(),
+        load().rules["machine"],
         pilot=False,
     )
 
     assert document["observed_at"] == known
+
+
+def test_a_part_kept_for_replays_is_read_as_it_was() -> None:
+    told = event(origin(synchronised=True))
+    not_judged = {"id": "x", "type": "InferenceError", "data": {"origin": origin(synchronised=None)}}
+
+    assert part_from(observation_of(told)) == part_of(told)
+    assert part_from(observation_of(not_judged)) == part_of(not_judged)
+    assert to_observation(part_of(not_judged), ASSET, load()).weight is None

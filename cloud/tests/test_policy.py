@@ -7,7 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from work_orders.policy import Decision, Latch, Observation, Position, decide
+from work_orders import policy
+from work_orders.policy import (
+    Band,
+    Decision,
+    Latch,
+    Observation,
+    Position,
+    Risk,
+    Rule,
+    decide,
+    last_places,
+    risks,
+)
 from work_orders.policy_data import load
 from work_orders.states import StationState, add
 
@@ -174,6 +186,73 @@ def after(arrivals: list[Observation], rule: object) -> StationState:
     for observation in arrivals:
         state = add(state, observation, rule, DATA.remember, {})  # type: ignore[arg-type]
     return state
+
+
+BANDS = (Band("automatic", 0.8, False, 0.7), Band("approval", 0.5, True, 0.4))
+
+
+@st.composite
+def rules(draw: st.DrawFn) -> Rule:
+    observations = draw(st.integers(1, 6))
+    needed = draw(st.integers(1, observations))
+    return Rule(BANDS, observations, needed, draw(st.integers(1, 6)), draw(st.integers(1, 10)))
+
+
+@st.composite
+def series_with_gaps(draw: st.DrawFn) -> list[Observation]:
+    """Parts of one station, gaps from none to longer than any rule's memory, some not judged."""
+    sequence, parts = draw(st.integers(0, 3)), []
+    for step in draw(st.lists(st.sampled_from([1, 1, 1, 1, 2, 5, 14, 17, 40]), min_size=1, max_size=40)):
+        sequence += step
+        parts.append(part(sequence, draw(weights)))
+    return parts
+
+
+def every_place(run: list[Observation], mode: str, window: int, *_: int, **__: int) -> list[Risk]:
+    """The plain form of `risks`: each missing place by itself."""
+    known = {observation.position.sequence: observation for observation in run}
+    first = min(known)
+    lows, highs = [0.0] * window, [0.0 if first == 1 else 1.0] * window
+    places = []
+    for sequence in range(first, max(known) + 1):
+        seen = known.get(sequence)
+        if seen is not None and seen.weight is None:
+            continue
+        low = seen.weight if seen is not None and seen.failure_mode == mode and seen.weight else 0.0
+        lows, highs = [*lows[1:], low], [*highs[1:], 1.0 if seen is None else low]
+        event_id = seen.event_id if seen else None
+        position = Position(run[0].position.epoch, sequence)
+        places.append(Risk(position, event_id, sum(lows) / window, sum(highs) / window))
+    return places
+
+
+@settings(max_examples=500, deadline=None)
+@given(series_with_gaps(), rules(), st.sampled_from([None, "approval", "automatic"]), st.integers(1, 25))
+def test_a_gaps_ends_say_what_the_whole_gap_says(
+    parts: list[Observation], rule: Rule, rejected: str | None, most: int
+) -> None:
+    latch = Latch(band=rejected)
+    short = decide(parts, MODE, rule, latch), last_places(parts, MODE, rule, latch, most)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(policy, "risks", every_place)
+        whole = decide(parts, MODE, rule, latch), last_places(parts, MODE, rule, latch, most)
+
+    assert short == whole
+
+
+def test_a_jump_of_the_sequence_costs_a_bounded_number_of_places() -> None:
+    rule = PRODUCT
+    for jump in (10_000, 2**60):
+        parts = [*series(1.0, 1.0, 1.0, 1.0), part(jump, 1.0), part(2 * jump, 1.0)]
+
+        places = risks(parts, MODE, rule.window, rule.telling_gap, tail=20)
+
+        assert len(places) <= len(parts) + 2 * (rule.telling_gap + 20)
+        assert places[-1].position.sequence == 2 * jump
+        assert decide(parts, MODE, rule, OPEN).band is None
+        shown = last_places(parts, MODE, rule, OPEN, 20)
+        assert [place.position.sequence for place in shown] == list(range(2 * jump - 19, 2 * jump + 1))
 
 
 def test_every_word_of_the_policy_data_is_there() -> None:

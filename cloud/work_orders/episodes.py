@@ -14,6 +14,9 @@ from typing import Any
 
 from work_orders.policy import Latch, Position
 
+MOST_OPENINGS = 50
+"""Openings that an episode remembers the time of; a policy's rate limit can't ask for more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Episode:
@@ -26,15 +29,18 @@ class Episode:
     number: int = 0
     is_open: bool = False
     latches: Mapping[str, Latch] = field(default_factory=dict)
+    # Seconds since 1970 of the last openings, oldest first; what the policy's rate limit counts.
+    opened_at: tuple[float, ...] = ()
 
     @property
     def reference(self) -> str:
         """The work order's reference: the same for ever for this asset, failure mode and episode."""
         return reference(self.asset_id, self.failure_mode, self.number)
 
-    def opened(self) -> "Episode":
-        """The next episode, open."""
-        return replace(self, number=self.number + 1, is_open=True)
+    def opened(self, at: float) -> "Episode":
+        """The next episode, open since `at`, seconds since 1970."""
+        openings = (*self.opened_at, at)[-MOST_OPENINGS:]
+        return replace(self, number=self.number + 1, is_open=True, opened_at=openings)
 
     def closed(self, latches: Mapping[str, Latch]) -> "Episode":
         """This episode, closed, with what people decided for each station."""
@@ -61,13 +67,13 @@ class Episodes:
 
     def of_asset(self, asset_id: str) -> dict[str, Episode]:
         """By failure mode; consistent."""
-        answer = self._dynamodb.query(
+        pages = self._dynamodb.get_paginator("query").paginate(
             TableName=self._table,
             KeyConditionExpression="asset_id = :asset",
             ExpressionAttributeValues={":asset": asset_id},
             ConsistentRead=True,
         )
-        return {item["failure_mode"]: _from_item(item) for item in answer["Items"]}
+        return {item["failure_mode"]: _from_item(item) for page in pages for item in page["Items"]}
 
     def get(self, asset_id: str, failure_mode: str) -> Episode:
         """Consistent; episode 0 when there was none yet."""
@@ -105,6 +111,7 @@ def _to_item(episode: Episode) -> dict[str, Any]:
         "is_open": episode.is_open,
         "reference": episode.reference,
         "latches": json.dumps(latches),
+        "opened_at": [int(at) for at in episode.opened_at],
     }
 
 
@@ -120,4 +127,6 @@ def _from_item(item: Mapping[str, Any]) -> Episode:
         int(item["episode"]),
         item["is_open"],
         latches,
+        # Not there in releases before 0.3.
+        tuple(float(at) for at in item.get("opened_at", ())),
     )

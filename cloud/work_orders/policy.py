@@ -9,9 +9,9 @@ A part that could not be judged takes no place in a window. A window never spans
 old epoch still holds can't be known. Proved by: cloud/tests/test_policy.py
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -62,6 +62,11 @@ class Rule:
     # Parts over which the risk is averaged; 1 = each observation is its own risk.
     window: int
 
+    @property
+    def telling_gap(self) -> int:
+        """Unknown places that are as good as any number: the means forget what was before, then the counts do."""
+        return self.window + max(self.observations, self.clear_after)
+
 
 @dataclass(frozen=True, slots=True)
 class Latch:
@@ -94,7 +99,7 @@ class Decision:
     """The strongest band that was crossed, None if none was; and by what."""
 
     band: str | None
-    # Highest risk that counted, 0..1.
+    # Highest risk that `needed` of `observations` reached together, 0..1: one spike alone does not raise it.
     risk: float
     # Event ids over the band in the last window that crossed, oldest first.
     event_ids: tuple[str, ...]
@@ -104,13 +109,17 @@ class Decision:
     cleared_at: Position | None
 
 
-def risks(run: Sequence[Observation], failure_mode: str, window: int) -> list[Risk]:
-    """The risk at each place of one epoch, gaps included, parts that were not judged left out."""
+def risks(run: Sequence[Observation], failure_mode: str, window: int, head: int, tail: int = 0) -> list[Risk]:
+    """The risk at each place of one epoch, parts that were not judged left out.
+
+    Of a gap only the first `head` places and the last `tail` are there: a sequence may jump by 2^32, and after `window`
+    unknown places every further one is the same but for its number. At most `len(run) * (head + tail + 1)` places.
+    """
     known = {observation.position.sequence: observation for observation in run}
     epoch, first = run[0].position.epoch, min(known)
     places: list[Risk] = []
     lows, highs = [0.0] * window, [0.0 if first == 1 else 1.0] * window
-    for sequence in range(first, max(known) + 1):
+    for sequence in _sequences(sorted(known), head, tail):
         seen = known.get(sequence)
         if seen is not None and seen.weight is None:
             continue
@@ -128,11 +137,20 @@ def risks(run: Sequence[Observation], failure_mode: str, window: int) -> list[Ri
     return places
 
 
+def _sequences(known: Sequence[int], head: int, tail: int) -> Iterator[int]:
+    """The known numbers, ascending, and the ends of the gaps between them."""
+    for before, here in pairwise([known[0] - 1, *known]):
+        resumed = min(before + 1 + head, here)
+        yield from range(before + 1, resumed)
+        yield from range(max(resumed, here - tail), here)
+        yield here
+
+
 def decide(observations: Iterable[Observation], failure_mode: str, rule: Rule, latch: Latch) -> Decision:
     """What the observations of one station ask for, for one failure mode."""
     admitted = sorted((o for o in observations if latch.admits(o)), key=lambda o: o.position)
     runs = [
-        risks(list(run), failure_mode, rule.window)
+        risks(list(run), failure_mode, rule.window, rule.telling_gap)
         for _, run in groupby(admitted, key=lambda o: o.position.epoch)
     ]
     names = [band.name for band in rule.bands]
@@ -154,8 +172,17 @@ def decide(observations: Iterable[Observation], failure_mode: str, rule: Rule, l
                 crossed.add(ids[-1])
                 if chosen in (None, band.name):
                     chosen, event_ids = band.name, ids
-                    risk = max(risk, *(p.low for p in over))
+                    risk = max(risk, sorted((p.low for p in over), reverse=True)[rule.needed - 1])
     return Decision(chosen, risk, event_ids, frozenset(crossed), _cleared_at(runs, rule, latch))
+
+
+def last_places(
+    observations: Iterable[Observation], failure_mode: str, rule: Rule, latch: Latch, most: int
+) -> list[Risk]:
+    """The newest places of the newest epoch, oldest first: what a person is shown of the persistence."""
+    admitted = sorted((o for o in observations if latch.admits(o)), key=lambda o: o.position)
+    run = [o for o in admitted if o.position.epoch == admitted[-1].position.epoch] if admitted else []
+    return risks(run, failure_mode, rule.window, rule.telling_gap, tail=most)[-most:] if run else []
 
 
 def _cleared_at(runs: Sequence[Sequence[Risk]], rule: Rule, latch: Latch) -> Position | None:

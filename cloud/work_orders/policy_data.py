@@ -1,14 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""policy.json as typed values: the numbers and words that a plant changes without touching code."""
+"""A policy document as typed values: the numbers and words that a plant changes without touching code.
 
+The release brings policy.json; `linewatch policy put` stores others (policies.py). A document that contradicts itself
+is refused with the place and the remedy (policy_reading.py), where it is put, and not understood where it is read.
+"""
+
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from work_orders.policy import Band, Rule
+from work_orders.quiet_hours import QuietHours
+
+OnExpiry = Literal["reject", "create", "keep"]
+"""What becomes of an approval that nobody gave: closed without an order, created, or kept waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,19 +35,62 @@ class FailureMode:
 
 
 @dataclass(frozen=True, slots=True)
+class Pilot:
+    """While it lasts, every order awaits approval."""
+
+    is_on: bool
+    # Its last day, by UTC; None: until somebody ends it.
+    until: date | None
+
+    def holds(self, today: date) -> bool:
+        """Whether orders of this day await approval."""
+        return self.is_on and (self.until is None or today <= self.until)
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """Most orders that one asset may get without a person's word; what comes above awaits approval."""
+
+    orders: int
+    hours: float
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """How long an order waits for a person, and what happens when none comes."""
+
+    remind_after_hours: float
+    expire_after_hours: float
+    on_expiry: OnExpiry
+
+
+@dataclass(frozen=True, slots=True)
 class PolicyData:
-    """The whole of policy.json."""
+    """The whole of a policy document."""
 
     version: str
+    # sha256 of the canonical document: two texts of one content have one digest.
+    digest: str
     # By kind of station, "machine" or "product".
     rules: Mapping[str, Rule]
+    # By criticality: the bands that hold instead of the rules' own.
+    bands_by_criticality: Mapping[str, tuple[Band, ...]]
     # A product's weight by its result, "NG", "REVIEW" or "OK".
     weights: Mapping[str, float]
     # Observations kept per station; a later arrival than this is too old to count.
     remember: int
+    pilot: Pilot
+    quiet_hours: tuple[QuietHours, ...]
+    rate_limit: RateLimit
+    approval: Approval
     severity_words: tuple[tuple[float, str], ...]
     failure_modes: Mapping[str, FailureMode]
     unlisted: FailureMode
+
+    def rule(self, kind: str, criticality: str | None) -> Rule:
+        """The rule for a kind of station and an asset's criticality. KeyError for an unknown kind."""
+        bands = self.bands_by_criticality.get(criticality or "")
+        return self.rules[kind] if bands is None else replace(self.rules[kind], bands=bands)
 
     def failure_mode(self, code: str) -> FailureMode:
         """The words for a failure-mode code; general ones when it is not listed."""
@@ -47,29 +100,25 @@ class PolicyData:
         """One of "urgent", "high", "medium" or "low"."""
         return next(word for at_least, word in self.severity_words if risk >= at_least)
 
+    def is_worse(self, word: str, than: str) -> bool:
+        """Whether one severity word stands above another; an unknown one stands below all."""
+        order = [listed for _, listed in self.severity_words]
+        places = {listed: place for place, listed in enumerate(order)}
+        return places.get(word, len(order)) < places.get(than, len(order))
+
 
 PATH = Path(__file__).with_name("policy.json")
 
 
 @cache
 def load(path: Path = PATH) -> PolicyData:
-    """Reads the policy. A missing or misspelt key raises KeyError: a Lambda that can't know its policy must not run."""
-    raw = json.loads(path.read_text())
-    bands = tuple(Band(b["name"], b["on"], b["on_inclusive"], b["off"]) for b in raw["bands"])
-    rules = {
-        kind: Rule(bands, raw["observations"], raw["needed"], raw["clear_after"], risk["window"])
-        for kind, risk in raw["risk"].items()
-    }
-    return PolicyData(
-        version=raw["version"],
-        rules=rules,
-        weights=raw["risk"]["product"]["weights"],
-        remember=raw["remember"],
-        severity_words=tuple((entry["at_least"], entry["word"]) for entry in raw["severity_words"]),
-        failure_modes={code: _failure_mode(entry) for code, entry in raw["failure_modes"].items()},
-        unlisted=_failure_mode(raw["unlisted_failure_mode"]),
-    )
+    """The policy of a file. Raises PolicyError: a Lambda that can't know its policy must not run."""
+    from work_orders.policy_reading import parse
+
+    return parse(json.loads(path.read_text()))
 
 
-def _failure_mode(entry: Mapping[str, Any]) -> FailureMode:
-    return FailureMode(entry["failure_type"], tuple((a["at_least"], a["action"]) for a in entry["actions"]))
+def digest_of(document: Mapping[str, Any]) -> str:
+    """Is "sha256:" and 64 hex digits over the canonical JSON."""
+    text = json.dumps(document, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()

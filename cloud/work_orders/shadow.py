@@ -2,93 +2,128 @@
 """Shows an asset's work order in the named device shadow `work-orders` of the device that watches it.
 
 A device is two things (docs/decisions/0015). The core device's shadow shows the ERP's order. The forwarder's own shadow
-names the events of every order that is not closed, also of one that a person has yet to approve: the device keeps their
-evidence, whatever its budget (linewatch_forwarder/evidence/pins.py). A shadow holds 8 KB, so of each order the newest
-events are named, and fewer when the document is full.
+names the events of every order that has not ended, also of one that a person has yet to approve, and of one that was
+merged until the order has ended that took it in: the device keeps their evidence, whatever its budget
+(linewatch_forwarder/evidence/pins.py). What is in a shadow, and what has no room in it, is shadow_content.py's business.
+
+Many may write at once. Each reads the shadow, THEN the order, and writes under the condition that the shadow is still
+the one it read: whatever it shows was the order's state after the last write that anybody made, and who changes the
+order later writes later. A writer that is late or dies can so never leave an older state over a newer one.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
+import math
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
 from work_orders.orders import WorkOrder, WorkOrders
+from work_orders.shadow_content import Desired, difference, folded, held, in_erp
 
 SHADOW_NAME = "work-orders"
 FORWARDER = "-forwarder"
-ENDED = ("rejected", "closed")
 
-MOST_EVENTS = (8, 2, 1)
-"""Of one order: about 420 bytes with eight, so that eighteen open orders of a device fit; then fewer. An order for which
-there is no room at all stays pending, and the sweep writes it once another one has ended."""
+MAX_ROUNDS = 8
+"""Rounds that a writer may lose to others of the same device; then the order stays pending, and the sweep writes it."""
+
+SILENT_S = 30.0
+"""An endpoint that gave no answer costs one order its time-out, not each of a batch."""
 
 log = Logger(child=True)
+
+Shown = Callable[[WorkOrder], Mapping[str, Any] | None]
 
 
 class DeviceShadow:
     """`desired.<asset id>.<failure mode>` = the open order, removed when it ends."""
 
-    def __init__(self, iot_data: Any) -> None:
+    def __init__(self, iot_data: Any, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock`: seconds since any moment."""
         self._iot_data = iot_data
+        self._clock = clock
+        self._silent_until = -math.inf
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the endpoint gave no answer a moment ago; it is not asked then."""
+        return self._clock() < self._silent_until
 
     def show(self, order: WorkOrder, orders: WorkOrders) -> None:
-        """Writes the order's present status. A failure leaves `shadow` pending: the scheduled sweep writes it later."""
-        thing = order.document.get("thing_name")
-        if not thing:
-            orders.shadow_written(order)
+        """Has the shadows show the order as it is. A failure leaves `shadow` pending: the scheduled sweep writes it later."""
+        if self.is_silent:
             return
+        thing = order.document.get("thing_name")
+        shadows: list[tuple[str, Shown]] = [(thing, in_erp), (f"{thing}{FORWARDER}", held)] if thing else []
+        has_room, shown_first = True, order
         try:
-            self._write(thing, order, in_erp(order))
-            self._write_held(f"{thing}{FORWARDER}", order)
+            for place, (name, shown) in enumerate(shadows):
+                now = self._written(name, order.reference, shown, orders)
+                if now is None:
+                    log.warning("shadow_contended", extra={"reference": order.reference, "thing": name})
+                    return
+                shown_first = now[0] if place == 0 else shown_first
+                has_room = has_room and now[1]
         except (ClientError, BotoCoreError) as error:
             log.warning(
                 "shadow_not_written", extra={"reference": order.reference, "thing": thing, "why": str(error)}
             )
+            if isinstance(error, BotoCoreError):
+                self._silent_until = self._clock() + SILENT_S
             return
-        orders.shadow_written(order)
+        # "left_out" comes back when another order of the device has ended: the sweep looks.
+        # The oldest state that one of the shadows may show is what both are said to show.
+        orders.shadow_written(shown_first, "written" if has_room else "left_out")
 
-    def _write_held(self, thing: str, order: WorkOrder) -> None:
-        for most in MOST_EVENTS:
+    def _written(
+        self, thing: str, reference: str, shown: Shown, orders: WorkOrders
+    ) -> tuple[WorkOrder, bool] | None:
+        """The order as it is in the shadow now, and whether there was room; None when others kept winning."""
+        for _ in range(MAX_ROUNDS):
+            desired, version = self._read(thing)
+            order = orders.get(reference)
+            if order is None:
+                raise KeyError(reference)
+            fold = folded(desired, order, shown(order))
+            patch = difference(desired, fold.desired)
+            if not patch and order.holds_evidence:
+                return order, reference not in fold.left_out
+            # An order that has ended makes a new version even where nothing shows it: a late writer may have read the
+            # shadow before, and the order before it ended.
+            for other in fold.left_out - {reference}:
+                # Marked before it goes: whoever dies here leaves one to be looked at, none to be forgotten.
+                orders.shadow_left_out(other, f"{thing} {version}")
+            if self._update(thing, patch, version):
+                return order, reference not in fold.left_out
+        return None
+
+    def _read(self, thing: str) -> tuple[Desired, int]:
+        """What is desired, and the version that it has."""
+        while True:
             try:
-                self._write(thing, order, held(order, most))
+                answer = self._iot_data.get_thing_shadow(thingName=thing, shadowName=SHADOW_NAME)
             except ClientError as error:
-                is_last = most == MOST_EVENTS[-1]
-                if error.response["Error"]["Code"] != "RequestEntityTooLargeException" or is_last:
+                if error.response["Error"]["Code"] != "ResourceNotFoundException":
                     raise
-                log.warning(
-                    "shadow_full", extra={"reference": order.reference, "thing": thing, "events": most}
-                )
-            else:
-                return
+                # One without content, so that the first order too is written over a version.
+                self._update(thing, {}, None)
+                continue
+            document = json.loads(answer["payload"].read())
+            return document.get("state", {}).get("desired") or {}, int(document["version"])
 
-    def _write(self, thing: str, order: WorkOrder, entry: Mapping[str, Any] | None) -> None:
-        state = {"state": {"desired": {order.asset_id: {order.failure_mode: entry}}}}
-        self._iot_data.update_thing_shadow(
-            thingName=thing, shadowName=SHADOW_NAME, payload=json.dumps(state, separators=(",", ":"))
-        )
-
-
-def in_erp(order: WorkOrder) -> dict[str, Any] | None:
-    """What the core device's shadow says: the order as the ERP has it."""
-    if order.status != "created":
-        return None
-    return {"reference": order.reference, "erp_id": order.item["erp_id"], "status": order.status}
-
-
-def held(order: WorkOrder, most: int) -> dict[str, Any] | None:
-    """What the forwarder's shadow says: the newest events of an order that has not ended."""
-    if order.status in ENDED:
-        return None
-    return {
-        "reference": order.reference,
-        "event_ids": events_with_evidence(order.document)[-most:] if most else [],
-    }
-
-
-def events_with_evidence(document: Mapping[str, Any]) -> Sequence[str]:
-    """The events whose evidence the order names, oldest first. A file's name begins with its event's id."""
-    names = (PurePosixPath(evidence.get("path", "")).name for evidence in document.get("evidence", ()))
-    return list(dict.fromkeys(name.partition(".")[0] for name in names if name))
+    def _update(self, thing: str, patch: Mapping[str, Any], version: int | None) -> bool:
+        """Whether the shadow was still of that version."""
+        document: dict[str, Any] = {"state": {"desired": patch}}
+        if version is not None:
+            document["version"] = version
+        try:
+            self._iot_data.update_thing_shadow(
+                thingName=thing, shadowName=SHADOW_NAME, payload=json.dumps(document, separators=(",", ":"))
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] in ("ConflictException", "VersionConflictException"):
+                return False
+            raise
+        return True

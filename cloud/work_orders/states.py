@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from aws_lambda_powertools import Logger
@@ -74,14 +75,14 @@ class StationStates:
         self._counters_table = counters_table
 
     def of_asset(self, asset_id: str) -> list[StationState]:
-        """Every station that watches the asset, consistent."""
-        answer = self._dynamodb.query(
+        """Every station that watches the asset, consistent; more than the 1 MB of one answer too."""
+        pages = self._dynamodb.get_paginator("query").paginate(
             TableName=self._table,
             KeyConditionExpression="asset_id = :asset",
             ExpressionAttributeValues={":asset": asset_id},
             ConsistentRead=True,
         )
-        return [_from_item(item) for item in answer["Items"]]
+        return [_from_item(item) for page in pages for item in page["Items"]]
 
     def record(
         self,
@@ -152,6 +153,8 @@ class StationStates:
                     [_to_row(seen) for seen in state.observations], separators=(",", ":")
                 ),
                 "crossed": dict(state.crossed),
+                # When the station was last heard; the function `watch` misses those that fall silent.
+                "updated_at": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
             },
             ConditionExpression="attribute_not_exists(asset_id) OR version = :read",
             ExpressionAttributeValues={":read": state.version},

@@ -16,6 +16,8 @@ from linewatch_fleet.config import Environment
 from linewatch_fleet.errors import CommandFailed
 
 _CONFIG = Config(connect_timeout=10, read_timeout=60, retries={"mode": "adaptive", "max_attempts": 6})
+READING = Config(connect_timeout=5, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 5})
+"""For small answers: who reads a table is told within about a minute that nobody answers, 5 times 10 s and the pauses."""
 
 
 class Account:
@@ -28,13 +30,25 @@ class Account:
 
     def client(self, service: str) -> Any:
         """A client for `service`, such as "ecr"."""
+        return self._made(service, _CONFIG)
+
+    def reader(self, service: str) -> Any:
+        """A client for calls with small answers, which gives up soon where the network is away."""
+        return self._made(service, READING)
+
+    def _made(self, service: str, config: Config) -> Any:
         with explained():
-            return self._session.client(service, config=_CONFIG)
+            return self._session.client(service, config=config)
+
+    def tables(self) -> Any:
+        """A client of DynamoDB that takes and gives Python's types, as cloud/ has it."""
+        with explained():
+            return self._session.resource("dynamodb", config=READING).meta.client
 
     def check(self) -> None:
         """Refuses to act in another account than the environment names."""
         with explained():
-            found = self.client("sts").get_caller_identity()["Account"]
+            found = self.reader("sts").get_caller_identity()["Account"]
         if found != self.environment.account:
             raise CommandFailed(
                 f"these credentials belong to account {found}, and environment {self.environment.name!r} is "

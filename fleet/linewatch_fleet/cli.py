@@ -21,9 +21,18 @@ VERBS = {
     "status": "what runs on each device, what is wrong and why",
     "rollback": "deploy the previous release again",
     "cancel": "cancel a deployment that is being rolled out",
+    "policy": "when alarms become work orders: check, show, put, replay a month against another",
     "doctor": "check this device",
     "bundle": "everything for an air-gapped device in one archive",
     "recipes": "render and lint the recipes",
+    "assets": "which machine each station's work orders are for: import, export, check",
+    "dead-letters": "what the cloud could not handle: list, explain, replay, discard",
+    "accuracy": "how often the alarms were right, by what technicians found",
+    "pilot-exit": "may orders be created without asking, and from which risk on",
+    "erp": "try the ERP or CMMS that work orders go to",
+    "orders": "work orders that stand still: list, explain, replay",
+    "why": "why a work order exists, as one timeline",
+    "verify": "whether the records of work orders are as they were written",
 }
 
 EPILOG = f"""Exit codes: {errors.OK} done, {errors.FAILED} failed, {errors.USAGE} wrong usage or file,
@@ -39,7 +48,9 @@ class _Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in VERBS:
             return None
-        command: click.Command = importlib.import_module(f"linewatch_fleet.verbs.{cmd_name}").command
+        command: click.Command = importlib.import_module(
+            f"linewatch_fleet.verbs.{cmd_name.replace('-', '_')}"
+        ).command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

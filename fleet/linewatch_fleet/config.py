@@ -88,6 +88,8 @@ class Environment(_Strict):
     site: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]+$")] = "plant-1"
     thing_group: str = ""
     """Thing group of the devices; empty: linewatch-<name>."""
+    stack_name: Annotated[str, StringConstraints(pattern=r"^([A-Za-z][A-Za-z0-9-]{0,127})?$")] = ""
+    """The CloudFormation stack; empty: linewatch-<name>. One that was made by hand with 0.2.0 has another name."""
     components: dict[str, str] = {}
     """Versions of AWS's own components that replace the pinned ones."""
     configuration: dict[str, dict[str, str]] = {}
@@ -110,7 +112,7 @@ class Environment(_Strict):
     @property
     def stack(self) -> str:
         """The CloudFormation stack of cloud/template.yaml."""
-        return f"linewatch-{self.name}"
+        return self.stack_name or f"linewatch-{self.name}"
 
 
 class Fleet(_Strict):

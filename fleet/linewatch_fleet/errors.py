@@ -3,6 +3,8 @@
 
 import click
 
+from linewatch_fleet.printable import on_lines
+
 OK = 0
 FAILED = 1
 """The command understood what to do and could not: the message says what and the remedy."""
@@ -15,19 +17,27 @@ UNHEALTHY = 4
 INTERRUPTED = 130
 
 
-class CommandFailed(click.ClickException):
+class _Told(click.ClickException):
+    """Its message may quote a file or an answer: a terminal gets none of their control characters."""
+
+    def format_message(self) -> str:
+        """As it is printed."""
+        return on_lines(self.message)
+
+
+class CommandFailed(_Told):
     """Something outside said no, or was not there."""
 
     exit_code = FAILED
 
 
-class BadInput(click.ClickException):
+class BadInput(_Told):
     """A file or an argument can't be used; the message names the field and the remedy."""
 
     exit_code = USAGE
 
 
-class GateRefused(click.ClickException):
+class GateRefused(_Told):
     """A stated condition is not met; nothing was changed."""
 
     exit_code = REFUSED

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How every verb speaks: results on stdout (plain tables, or one JSON document), everything else on stderr."""
+"""How every verb speaks: results on stdout (plain tables, or one JSON document), everything else on stderr.
+
+What is printed often comes from others: a saved order, an ERP's answer, a dead letter. No sign of it reaches a terminal
+that would obey it.
+"""
 
 import io
 import json
@@ -24,6 +28,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from linewatch_fleet.printable import in_json, on_a_line
+
 _lost: list[str] = []
 
 
@@ -33,7 +39,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     for column in columns:
         shown.add_column(column, overflow="fold")
     for row in rows:
-        shown.add_row(*("" if cell is None else escape(str(cell)) for cell in row))
+        shown.add_row(*("" if cell is None else escape(on_a_line(str(cell))) for cell in row))
     # Wide rather than folded when nobody looks at a terminal: a digest must stay on its line.
     terminal = Console()
     width = terminal.width if terminal.is_terminal else 400
@@ -48,12 +54,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 def document(content: Any) -> None:
     """Prints one JSON document, the whole result of a command run with --json."""
-    _write(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n", sys.stdout)
+    _write(in_json(json.dumps(content, indent=2, ensure_ascii=False, default=str)) + "\n", sys.stdout)
 
 
 def say(message: str) -> None:
     """One line for the person who watches; never a part of the result."""
-    _write(message + "\n", sys.stderr)
+    _write(on_a_line(message) + "\n", sys.stderr)
 
 
 def lost() -> str:
@@ -93,7 +99,9 @@ def progress(what: str, total: int) -> Iterator[Any]:
         task = bar.add_task(what, total=total)
 
         def advance(doing: str = "", steps: int = 1) -> None:
-            bar.update(task, advance=steps, description=f"{what}: {escape(doing)}" if doing else what)
+            bar.update(
+                task, advance=steps, description=f"{what}: {escape(on_a_line(doing))}" if doing else what
+            )
 
         yield advance
 

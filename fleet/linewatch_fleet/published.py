@@ -45,17 +45,27 @@ def manifest_digest(release_file: Path) -> str:
 
 def stack_outputs(account: Account) -> dict[str, str]:
     """The outputs of the environment's stack. Raises CommandFailed when `linewatch provision` has not been run."""
+    return {one["OutputKey"]: one["OutputValue"] for one in _stack(account).get("Outputs", [])}
+
+
+def stack_parameters(account: Account) -> dict[str, str]:
+    """The parameters that the environment's stack runs with; those that a later release brings are not there."""
+    return {one["ParameterKey"]: one["ParameterValue"] for one in _stack(account).get("Parameters", [])}
+
+
+def _stack(account: Account) -> dict[str, Any]:
     environment = account.environment
     with explained():
         try:
-            stacks = account.client("cloudformation").describe_stacks(StackName=environment.stack)["Stacks"]
+            told = account.reader("cloudformation").describe_stacks(StackName=environment.stack)
         except ClientError as error:
             if error.response["Error"]["Code"] == "ValidationError":
                 raise CommandFailed(
                     f"there is no stack {environment.stack}; make it with `linewatch provision {environment.name}`"
                 ) from error
             raise
-    return {one["OutputKey"]: one["OutputValue"] for one in stacks[0].get("Outputs", [])}
+    found: dict[str, Any] = told["Stacks"][0]
+    return found
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ THING = "linewatch-press-1"
 @pytest.fixture
 def cloud(tmp_path: Path) -> Iterator[Cloud]:
     with running(tmp_path) as made:
-        made.ca_file.write_text(requests.get(f"{made.endpoint}/_ministack/iot/ca.pem", timeout=10).text)
+        made.ca_file.write_text(requests.get(f"{made.endpoint}/_ministack/iot/ca.pem", timeout=60).text)
         yield made
 
 

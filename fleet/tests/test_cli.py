@@ -21,7 +21,7 @@ def linewatch(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
 
 
@@ -80,3 +80,19 @@ def test_every_capture_that_a_fleet_may_have_can_send_its_logs_to_the_cloud() ->
         group = f"/aws/greengrass/UserComponent/${{AWS::Region}}/io.linewatch.{name}"
         assert f'{{LogGroupName: !Sub "{group}", RetentionInDays: 30}}' in template
         assert f'log-group:{group}:*"' in template
+
+
+def test_a_stack_of_another_name_is_named_in_the_fleet_file(tmp_path: Path) -> None:
+    """0.2.0's was made by hand as `linewatch`; without its name `provision` would make a second one, with empty tables."""
+    one = "account: '111111111111', region: eu-central-1"
+    file = tmp_path / "fleet.yaml"
+    file.write_text(f"environments: [{{name: prod, {one}, stack_name: linewatch}}, {{name: dev, {one}}}]")
+
+    assert [environment.stack for environment in read_fleet(file).environments] == [
+        "linewatch",
+        "linewatch-dev",
+    ]
+
+    file.write_text(f"environments: [{{name: prod, {one}, stack_name: 'line_watch'}}]")
+    with pytest.raises(BadInput, match="stack_name"):
+        read_fleet(file)

@@ -220,7 +220,7 @@ def registry() -> Iterator[str]:
     yield f"127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
-    thread.join(10)
+    thread.join(60)
 
 
 def test_a_registry_that_asks_for_credentials_is_reached(registry: str) -> None:
@@ -389,23 +389,26 @@ def test_the_command_gives_4_when_something_is_broken(tmp_path: Path) -> None:
 @pytest.mark.containers
 def test_an_unhealthy_container_is_found_with_what_its_health_check_said() -> None:
     if not subprocess.run(
-        ["docker", "image", "inspect", IMAGE], capture_output=True, timeout=30, check=False
+        ["docker", "image", "inspect", IMAGE], capture_output=True, timeout=180, check=False
     ).stdout.strip(b"[]\n"):
         pytest.skip(f"no Docker engine answers, or it has no {IMAGE}; tools/containers/bases makes it")
     name = f"linewatch-doctor-test-{os.getpid()}"
     command = [
         "docker", "run", "-d", "--rm", "--name", name, "--label", "org.opencontainers.image.title=linewatch-test",
         "--health-cmd", "echo the spool is full; exit 1", "--health-interval", "1s", "--health-retries", "1",
-        "-e", "TEST_PASSWORD=hunter2-hunter2", IMAGE, "sleep", "120",
+        "-e", "TEST_PASSWORD=hunter2-hunter2", IMAGE, "sleep", "900",
     ]  # fmt: skip
-    subprocess.run(command, capture_output=True, timeout=60, check=True)
+    subprocess.run(command, capture_output=True, timeout=300, check=True)
     try:
-        wait_for(lambda: _found(name).state == FAIL, "the container is unhealthy", 30)
-        assert "the spool is full" in _found(name).detail
-        assert name in _found(name).remedy
+        found: list[Finding] = []
+
+        def is_unhealthy() -> bool:
+            # A busy engine may not answer in the doctor's time.
+            found[:] = [one for one in plant.containers(Device()) if one.check == name and one.state == FAIL]
+            return bool(found)
+
+        wait_for(is_unhealthy, "the container is unhealthy", 300)
+        assert "the spool is full" in found[0].detail
+        assert name in found[0].remedy
     finally:
-        subprocess.run(["docker", "rm", "-f", name], capture_output=True, timeout=60, check=False)
-
-
-def _found(name: str) -> Finding:
-    return next(finding for finding in plant.containers(Device()) if finding.check == name)
+        subprocess.run(["docker", "rm", "-f", name], capture_output=True, timeout=300, check=False)

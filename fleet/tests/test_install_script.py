@@ -36,7 +36,7 @@ def folder(place: Path, runtime: Runtime, thing: str = "linewatch-a") -> Path:
 def install(made: Path, root: Path, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["sh", str(made / "install.sh"), "--root", str(root), *arguments],
-        input=typed, capture_output=True, text=True, check=False, timeout=30,
+        input=typed, capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
 
 

@@ -2,9 +2,12 @@
 """`linewatch promote` as a process, between real registries: the bytes, the gate, being killed, being two."""
 
 import base64
+import contextlib
 import json
+import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +17,7 @@ from shops import VERSION, Shop
 from linewatch_plant.oci_images import INDEX, MANIFEST
 
 ACCEPT = {"Accept": f"{INDEX}, {MANIFEST}"}
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 
 
 def stage(name: str, registry: str, **more: Any) -> dict[str, Any]:
@@ -23,7 +26,7 @@ def stage(name: str, registry: str, **more: Any) -> dict[str, Any]:
 
 
 def bytes_of(host: str, repository: str, reference: str) -> bytes | None:
-    found = requests.get(f"http://{host}/v2/{repository}/manifests/{reference}", headers=ACCEPT, timeout=10)
+    found = requests.get(f"http://{host}/v2/{repository}/manifests/{reference}", headers=ACCEPT, timeout=60)
     return found.content if found.ok else None
 
 
@@ -35,7 +38,7 @@ def everything(host: str, repository: str, reference: str) -> dict[str, bytes]:
     for child in document.get("manifests", []):
         found |= everything(host, repository, child["digest"])
     for blob in [*([document["config"]] if "config" in document else []), *document.get("layers", [])]:
-        answer = requests.get(f"http://{host}/v2/{repository}/blobs/{blob['digest']}", timeout=10)
+        answer = requests.get(f"http://{host}/v2/{repository}/blobs/{blob['digest']}", timeout=60)
         assert answer.ok
         found[blob["digest"]] = answer.content
     return found
@@ -156,7 +159,7 @@ def test_dry_run_shows_sizes_and_copies_nothing(shop: Shop, registry: Callable[.
 
     assert shown.returncode == 0
     assert "in 8 of 8 blobs, 5 of 5 manifests" in shown.stdout
-    assert requests.get(f"http://{target}/v2/_catalog", timeout=10).json() == {"repositories": []}
+    assert requests.get(f"http://{target}/v2/_catalog", timeout=60).json() == {"repositories": []}
 
 
 def test_killed_in_the_middle_it_goes_on_when_run_again(shop: Shop, registry: Callable[..., str]) -> None:
@@ -167,13 +170,14 @@ def test_killed_in_the_middle_it_goes_on_when_run_again(shop: Shop, registry: Ca
     digest = shop.images["inference"].digest
     wanted = everything(source, "linewatch/inference", digest)
 
-    process = shop.start("promote", "dev", "--source", source)
-    deadline = time.monotonic() + DEADLINE_S
-    while not (arrived := [one for one in wanted if has_blob(target, one)]):
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()
-    process.kill()
-    process.communicate()
+    with standing_still(source, after_bytes=40_000_000) as slow:
+        process = shop.start("promote", "dev", "--source", slow)
+        deadline = time.monotonic() + DEADLINE_S
+        while not (arrived := [one for one in wanted if has_blob(target, one)]):
+            assert time.monotonic() < deadline
+            assert process.poll() is None, process.communicate()
+        process.kill()
+        process.communicate()
 
     assert bytes_of(target, "linewatch/inference", VERSION) is None, "the tag is the last that is written"
     left = json.loads(shop.run("promote", "dev", "--source", source, "--dry-run", "--json").stdout)
@@ -183,8 +187,52 @@ def test_killed_in_the_middle_it_goes_on_when_run_again(shop: Shop, registry: Ca
     assert everything(target, "linewatch/inference", digest) == wanted
 
 
+@contextlib.contextmanager
+def standing_still(upstream: str, after_bytes: int) -> Iterator[str]:
+    """A way to a registry on which nothing comes back any more after so many bytes: whoever reads there never ends."""
+    left, ended = [after_bytes], threading.Event()
+    sockets: list[socket.socket] = []
+
+    def pump(source: socket.socket, sink: socket.socket, is_answer: bool) -> None:
+        with contextlib.suppress(OSError):
+            while content := source.recv(65536):
+                if is_answer:
+                    left[0] -= len(content)
+                    if left[0] < 0:
+                        ended.wait()
+                        return
+                sink.sendall(content)
+            sink.shutdown(socket.SHUT_WR)
+
+    def take() -> None:
+        host, _, port = upstream.partition(":")
+        with contextlib.suppress(OSError):
+            while True:
+                near = server.accept()[0]
+                far = socket.create_connection((host, int(port)))
+                sockets.extend((near, far))
+                for pair in ((near, far, False), (far, near, True)):
+                    threads.append(threading.Thread(target=pump, args=pair))
+                    threads[-1].start()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threads = [threading.Thread(target=take)]
+        threads[0].start()
+        try:
+            yield f"127.0.0.1:{server.getsockname()[1]}"
+        finally:
+            ended.set()
+            for one in (server, *sockets):
+                with contextlib.suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)
+            for thread in threads:
+                thread.join(DEADLINE_S)
+            for one in sockets:
+                one.close()
+
+
 def has_blob(host: str, digest: str) -> bool:
-    return requests.head(f"http://{host}/v2/linewatch/inference/blobs/{digest}", timeout=10).ok
+    return requests.head(f"http://{host}/v2/linewatch/inference/blobs/{digest}", timeout=60).ok
 
 
 def test_two_at_once_do_no_harm(shop: Shop, registry: Callable[..., str]) -> None:
@@ -224,7 +272,7 @@ def test_a_layer_that_the_source_has_damaged_is_not_taken(
     assert "other bytes were read than the digest says" in failed.stderr
     assert bytes_of(target, "linewatch/capture", VERSION) is None
     assert not requests.head(
-        f"http://{target}/v2/linewatch/capture/blobs/sha256:{layer.parent.name}", timeout=10
+        f"http://{target}/v2/linewatch/capture/blobs/sha256:{layer.parent.name}", timeout=60
     ).ok
 
 
@@ -260,7 +308,7 @@ def test_the_gate_refuses_names_the_condition_and_copies_nothing(
     unmet = [one for one in json.loads(refused.stdout)["gate"] if not one["met"]]
     assert [one["condition"] for one in unmet] == [condition]
     assert said in unmet[0]["detail"]
-    assert requests.get(f"http://{target}/v2/_catalog", timeout=10).json() == {"repositories": []}
+    assert requests.get(f"http://{target}/v2/_catalog", timeout=60).json() == {"repositories": []}
 
 
 def test_a_manifest_that_was_changed_after_it_was_signed_is_refused(

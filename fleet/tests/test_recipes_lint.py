@@ -33,7 +33,7 @@ def rules_of(text: str) -> set[str]:
 
 def linewatch(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "linewatch_fleet.cli", "recipes", *arguments]
-    return subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)

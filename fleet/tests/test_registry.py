@@ -285,7 +285,7 @@ def test_a_bearer_token_is_fetched_for_the_repository_with_the_password(registry
                 realm = f"http://{self.headers['Host']}/token"
                 challenge = f'Bearer realm="{realm}",service="test",scope="repository:{REPOSITORY}:pull"'
                 return self.answer(401, b"{}", WWW_Authenticate=challenge)
-            found = requests.get(f"http://{upstream}{self.path}", timeout=10)
+            found = requests.get(f"http://{upstream}{self.path}", timeout=60)
             return self.answer(found.status_code, found.content)
 
         do_HEAD = do_GET  # noqa: N815

@@ -17,12 +17,14 @@ from linewatch_fleet.provisioning.marks import tags
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """An account; every test has an environment of its own."""
     with running(tmp_path_factory.mktemp("cloud")) as made:
-        made.ca_file.write_text(requests.get(f"{made.endpoint}/_ministack/iot/ca.pem", timeout=10).text)
+        made.ca_file.write_text(requests.get(f"{made.endpoint}/_ministack/iot/ca.pem", timeout=60).text)
         yield made
 
 
 def provisioned(cloud: Cloud, environment: str, *devices: str) -> None:
-    cloud.fleet(environment, parameters={"DeviceLogs": "false"})
+    # On a slow machine the account's schedules would come due while a test compares inventories.
+    rates = dict.fromkeys(("SweepRate", "WatchRate"), "rate(1 day)")
+    cloud.fleet(environment, parameters={"DeviceLogs": "false", **rates})
     said = cloud.run("provision", environment)
     assert said.exit_code == 0, said.output
     # ministack gives a stack's buckets none of its tags, as CloudFormation does.
@@ -56,6 +58,8 @@ def inventory(cloud: Cloud) -> dict[str, list[str]]:
             one["logGroupName"] for one in cloud.client("logs").describe_log_groups()["logGroups"]
         ],
         "secrets": [one["Name"] for one in cloud.client("secretsmanager").list_secrets()["SecretList"]],
+        "topics": [one["TopicArn"] for one in cloud.client("sns").list_topics()["Topics"]],
+        "alarms": [one["AlarmName"] for one in cloud.client("cloudwatch").describe_alarms()["MetricAlarms"]],
         "buses": [one["Name"] for one in cloud.client("events").list_event_buses()["EventBuses"]],
     }
 
@@ -91,11 +95,27 @@ def test_an_account_is_as_it_was_before_once_the_data_is_deleted_too(cloud: Clou
     kept = cloud.plan("teardown", "gone", "--dry-run")
     assert cloud.run("teardown", "gone", "--yes", "--delete-data").exit_code == 0
 
-    assert [step["action"] for step in kept] == ["keep"] * 8
+    assert [step["action"] for step in kept] == ["keep"] * 11
     assert f"AWS::S3::Bucket {evidence}" in [step["what"] for step in kept]
-    assert sum("DynamoDB" in step["what"] for step in kept) == 6
+    assert sum("DynamoDB" in step["what"] for step in kept) == 9
     assert inventory(cloud) == before
     assert cloud.plan("teardown", "gone", "--yes") == []
+
+
+def test_tables_with_deletion_protection_are_refused_until_it_is_lifted(cloud: Cloud) -> None:
+    provisioned(cloud, "shielded")
+    dynamodb = cloud.client("dynamodb")
+    table = next(name for name in dynamodb.list_tables()["TableNames"] if "shielded" in name)
+    dynamodb.update_table(TableName=table, DeletionProtectionEnabled=True)
+
+    said = cloud.run("teardown", "shielded", "--yes", "--delete-data")
+
+    assert said.exit_code == 3
+    assert f"table {table} has deletion protection" in said.output
+    assert table in dynamodb.list_tables()["TableNames"]
+    dynamodb.update_table(TableName=table, DeletionProtectionEnabled=False)
+    assert cloud.run("teardown", "shielded", "--yes", "--delete-data").exit_code == 0
+    assert table not in dynamodb.list_tables()["TableNames"]
 
 
 def test_it_asks_for_the_environments_name_and_removes_nothing_for_another(cloud: Cloud) -> None:
@@ -320,7 +340,7 @@ def test_two_runs_at_once_remove_it_once(cloud: Cloud) -> None:
     provisioned(cloud, "both", "linewatch-bothdown-1")
 
     runs = [cloud.start("teardown", "both", "--yes", "--delete-data") for _ in range(2)]
-    ended = [(run.communicate(timeout=120)[1], run.returncode) for run in runs]
+    ended = [(run.communicate(timeout=300)[1], run.returncode) for run in runs]
 
     again = cloud.run("teardown", "both", "--yes", "--delete-data")
     assert again.exit_code == 0, (ended, again.output)

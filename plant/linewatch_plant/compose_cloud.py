@@ -29,7 +29,14 @@ from linewatch_plant.uplink_cable import UplinkCable
 MQTT_PORT = 8883
 HTTP_PORT = 8080
 API_TIMEOUT_S = 30.0
-PASSED_ON = ("authorization", "content-type")
+PASSED_ON = (
+    "authorization",
+    "content-type",
+    "x-linewatch-user",
+    "x-linewatch-role",
+    "x-linewatch-audit",
+    "x-linewatch-signature",
+)
 
 
 def hand_over(cloud: StandinCloud, directory: Path) -> None:
@@ -74,7 +81,7 @@ def application(cloud: StandinCloud) -> Starlette:
 
     return Starlette(
         routes=[
-            Route("/api/{path:path}", api, methods=["GET", "POST"]),
+            Route("/api/{path:path}", api, methods=["GET", "POST", "PUT"]),
             Route("/counts", counts),
             Route("/health", lambda _: Response("up")),
         ]

@@ -3,6 +3,7 @@
 
 import argparse
 import asyncio
+import itertools
 import json
 import logging
 import platform
@@ -17,10 +18,11 @@ from rich.live import Live
 
 from linewatch_plant.broker import EMBEDDED, MOSQUITTO
 from linewatch_plant.counts import Counts
+from linewatch_plant.demo_account import shown
 from linewatch_plant.plant import REPOSITORY, Plant, PlantOptions, running_plant, sample_stations
 from linewatch_plant.processes import PlantError, port_is_free
 from linewatch_plant.results import results
-from linewatch_plant.view import View
+from linewatch_plant.view import View, how_to_sign_in
 from linewatch_runtime.lifecycle import stop_on_signals, wait_until
 from linewatch_runtime.mqtt import Connection, Endpoint, Subscriptions
 
@@ -30,7 +32,11 @@ SETTLE_S = 240.0
 """How long the last events may take to arrive, after the last part and the end of an outage."""
 
 LOOK_EVERY_S = 0.5
-PLAIN_EVERY_S = 5.0
+LOOKS_A_LINE = 10
+"""Looks between two lines of counts, where nothing can be redrawn."""
+SIGN_IN_EVERY = 6
+"""Lines between two that tell how to sign in, where nothing can be redrawn."""
+
 EXIT_DISAGREES = 1
 EXIT_CANNOT_START = 2
 
@@ -131,6 +137,8 @@ async def _demo(plant_options: PlantOptions, script: Script, json_file: Path) ->
             if counts is None:
                 print("stopping …")
                 return 0
+            if not sys.stdout.isatty():
+                _tell_news(plant, view)  # a short demo may be over before anybody looked again
             told = counts.disagreements()
             summary = await asyncio.to_thread(results, plant, counts)
             if view.first_verdict_at:
@@ -195,14 +203,32 @@ async def _show(plant: Plant, view: View) -> None:
     """Draws until it is cancelled: live on a terminal, a line now and then elsewhere."""
     console = Console()
     print(f"console: {plant.console_url}", flush=True)
-    if not console.is_terminal:
-        while True:
-            print(view.plain(await plant.counts(), plant.processes.restarted()), flush=True)
-            await asyncio.sleep(PLAIN_EVERY_S)
+    if not sys.stdout.isatty():  # whatever FORCE_COLOR says: a log is no place to draw
+        for number in itertools.count():
+            if number % LOOKS_A_LINE == 0:
+                print(view.plain(await plant.counts(), plant.processes.restarted()), flush=True)
+            # What was told once has scrolled away.
+            if not _tell_news(plant, view) and view.sign_ins and number % (LOOKS_A_LINE * SIGN_IN_EVERY) == 0:
+                print(how_to_sign_in(plant.console_url, view.sign_ins)[-1], flush=True)
+            await asyncio.sleep(LOOK_EVERY_S)
     with Live(console=console, auto_refresh=False) as live:
         while True:
+            view.sign_ins = plant.sign_ins
+            view.command = shown(plant.command) if plant.command else ""
             live.update(view.draw(await plant.counts(), plant.processes.restarted()), refresh=True)
             await asyncio.sleep(LOOK_EVERY_S)
+
+
+def _tell_news(plant: Plant, view: View) -> bool:
+    """Prints, once, how the account is asked and how to sign in, as soon as they are known. Whether there was news."""
+    is_news = view.sign_ins != plant.sign_ins
+    if plant.command and not view.command:
+        view.command = shown(plant.command)
+        print(f"ask its account, while it runs: {view.command} orders list demo", flush=True)
+    if is_news:
+        view.sign_ins = plant.sign_ins
+        print("\n".join(how_to_sign_in(plant.console_url, view.sign_ins)), flush=True)
+    return is_news
 
 
 def _write(path: Path, summary: dict[str, Any]) -> None:

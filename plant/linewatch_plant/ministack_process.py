@@ -15,8 +15,8 @@ import requests
 from linewatch_plant.processes import PlantError, free_port, port_is_free
 
 REGION = "eu-central-1"
-START_S = 60.0
-STOP_S = 5.0
+START_S = 120.0
+STOP_S = 60.0
 
 
 def launched(place: Path, enforce_policies: bool) -> tuple[subprocess.Popen[bytes], int, int]:

@@ -29,7 +29,7 @@ class ImageWriter:
     def blob(self, content: bytes, media_type: str) -> dict[str, Any]:
         """Stores bytes; returns their descriptor."""
         digest = "sha256:" + hashlib.sha256(content).hexdigest()
-        begun = requests.post(f"{self.base}/blobs/uploads/", timeout=10)
+        begun = requests.post(f"{self.base}/blobs/uploads/", timeout=60)
         begun.raise_for_status()
         done = requests.put(begun.headers["Location"], params={"digest": digest}, data=content, timeout=60)
         done.raise_for_status()
@@ -42,7 +42,7 @@ class ImageWriter:
         headers = {"Content-Type": content["mediaType"]}
         for reference in [digest, *([tag] if tag else [])]:
             requests.put(
-                f"{self.base}/manifests/{reference}", data=text, headers=headers, timeout=10
+                f"{self.base}/manifests/{reference}", data=text, headers=headers, timeout=60
             ).raise_for_status()
         return {"mediaType": content["mediaType"], "digest": digest, "size": len(text)}
 

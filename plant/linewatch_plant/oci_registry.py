@@ -13,8 +13,8 @@ import requests
 from linewatch_plant.processes import PlantError, _die_with_parent, free_port
 
 PROGRAM = "docker-registry"
-START_S = 20.0
-STOP_S = 5.0
+START_S = 60.0
+STOP_S = 30.0
 
 _CONFIG = """version: 0.1
 log: {{level: warn}}

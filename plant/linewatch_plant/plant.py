@@ -10,6 +10,8 @@ import contextlib
 import fcntl
 import logging
 import shutil
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from linewatch_plant.broker import EMBEDDED
 from linewatch_plant.counts import WORK_ORDERS, Counts, doubled, edge_counts
+from linewatch_plant.demo_account import write_operator
 from linewatch_plant.erp_simulator import ErpClient
 from linewatch_plant.processes import PlantError, Processes, Service, free_port
 from linewatch_plant.standin_cloud import REGION, StandinCloud
@@ -31,6 +34,9 @@ SAMPLE = REPOSITORY / "plant" / "sample"
 SITE = "plant-1"
 DEVICE = "device-1"
 ENDLESS = 0
+INSPECT_S = 60
+"""For inference's answer: one machine that runs device, cloud and ERP stands still for longer than a device, and the parts
+wait on disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +116,10 @@ class Plant:
         self.evidence_dir = options.run_dir / "evidence"
         self.cloud: StandinCloud | None = None
         self.cable: UplinkCable | None = None
+        self.sign_ins: dict[str, str] = {}
+        """Password of each user of the console, made for this run; filled when the console starts."""
+        self.command: Path | None = None
+        """`linewatch` for the demo's account, once that is up."""
         self.erp = ErpClient(f"http://127.0.0.1:{self.ports['erp']}")
         self._watches: list[asyncio.Task[None]] = []
         self.cloud_is_up = asyncio.Event()
@@ -162,7 +172,10 @@ class Plant:
         await self._start(
             Service("forwarder", "linewatch_forwarder", self._forwarder(self.cloud, self.cable))
         )
-        await self._start(Service("console", "linewatch_console", self._console(self.cloud)))
+        await self._start(
+            Service("console", "linewatch_console", await asyncio.to_thread(self._console, self.cloud))
+        )
+        self.command = write_operator(self.cloud, self.options.run_dir)
         self.cloud_is_up.set()
 
     async def stop(self) -> None:
@@ -246,6 +259,7 @@ class Plant:
             "CAPTURE_RATE": str(station.rate),
             "CAPTURE_MODEL": station.model,
             "CAPTURE_INFERENCE_ADDRESS": f"127.0.0.1:{self.ports['inference']}",
+            "CAPTURE_INSPECT_DEADLINE_S": str(INSPECT_S),
             "CAPTURE_EVIDENCE_DIR": str(self.evidence_dir),
         }
 
@@ -268,13 +282,16 @@ class Plant:
         }
 
     def _console(self, cloud: StandinCloud) -> dict[str, str]:
-        token_file = self._state("console") / "cloud-api-token"
+        state = self._state("console")
+        self.sign_ins = _users(state / "users.json", state / "sign-in")
+        token_file = state / "cloud-api-token"
         token_file.touch(mode=0o600)
         token_file.write_text(cloud.api_token)
         return {
             **self._common("CONSOLE", "console"),
             "CONSOLE_HOST": "127.0.0.1",
             "CONSOLE_PORT": str(self.ports["console"]),
+            "CONSOLE_USERS_FILE": str(state / "users.json"),
             "CONSOLE_EVIDENCE_DIR": str(self.evidence_dir),
             "CONSOLE_CLOUD_API_URL": cloud.api_url,
             "CONSOLE_CLOUD_API_TOKEN_FILE": str(token_file),
@@ -327,6 +344,17 @@ def _look_at_cloud(cloud: StandinCloud, erp: ErpClient) -> Counts:
     counts.unplaced = own.get("creating", 0) + own.get("parked", 0)
     counts.dead_letters = cloud.dead_letters()
     return counts
+
+
+def _users(file: Path, passwords: Path) -> dict[str, str]:
+    """Makes the console's list of users as whoever sets up a device does; gives their passwords. Raises PlantError."""
+    command = [sys.executable, "-m", "linewatch_console.users", "--file", str(file)]
+    made = subprocess.run(
+        [*command, "init", "--passwords", str(passwords)], capture_output=True, text=True, check=False
+    )
+    if made.returncode:
+        raise PlantError(f"the console's users could not be made: {made.stderr.strip()}")
+    return dict(line.split() for line in passwords.read_text().splitlines())
 
 
 def _place_models(options: PlantOptions) -> None:

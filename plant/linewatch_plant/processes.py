@@ -4,10 +4,12 @@
 import asyncio
 import contextlib
 import ctypes
+import itertools
 import os
 import signal
 import socket
 import sys
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,15 +26,49 @@ _PR_SET_PDEATHSIG = 1
 BAD_SETTINGS = 2
 
 
+FIRST_GIVEN_PORT, GIVEN_PORTS = 20_000, 12_000
+"""Below those that Linux gives to connections and to port 0 (net.ipv4.ip_local_port_range: 32768 and up)."""
+_APART = 197
+"""Ports between two processes that were started one after the other."""
+_asked = itertools.count()
+_MOST_KEPT = 100
+"""Ports that a process keeps for those whom it told them; by then whoever was told the first of them listens there."""
+_kept: deque[int] = deque()
+"""File descriptors of what keeps them."""
+
+
 class PlantError(Exception):
     """The plant can't start or go on; the message says what to do."""
 
 
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port on 127.0.0.1 that nobody listens on now, and that nobody else is about to be given.
+
+    Whoever is told the port listens a moment later, and again after a kill: meanwhile the system gives a port of its own
+    range to any connection. Two processes that ask at once count from different places; where they meet, the port is
+    the first one's.
+    """
+    for _ in range(GIVEN_PORTS):
+        port = FIRST_GIVEN_PORT + (os.getpid() * _APART + next(_asked)) % GIVEN_PORTS
+        if port_is_free(port) and _keeps(port):
+            return port
+    raise PlantError(f"no port is free on 127.0.0.1 from {FIRST_GIVEN_PORT} on; stop what listens there")
+
+
+def _keeps(port: int) -> bool:
+    """Whether no other process was told the port: its number is taken for UDP, which nobody here speaks.
+
+    Until we end, or were asked for _MOST_KEPT more.
+    """
+    with socket.socket(type=socket.SOCK_DGRAM) as mark:
+        try:
+            mark.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        _kept.append(mark.detach())
+    while len(_kept) > _MOST_KEPT:
+        os.close(_kept.popleft())
+    return True
 
 
 def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
@@ -91,13 +127,15 @@ class Processes:
     async def start(self, service: Service) -> None:
         """Starts a process; its output goes to {log_dir}/{name}.log."""
         self.services[service.name] = service
-        service.starts += 1
         with (self._log_dir / f"{service.name}.log").open("ab") as output:
             service.process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", service.module, *service.arguments,
                 stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
                 env=_environment(service.environment), start_new_session=True, preexec_fn=_die_with_parent,
             )  # fmt: skip
+        service.starts += 1
+        if self.stopping:  # it came to be after `stop` had looked who runs
+            service.process.kill()
 
     async def watch(self, service: Service) -> None:
         """Starts the service again whenever it dies. Raises PlantError when its settings are wrong or it never lives."""

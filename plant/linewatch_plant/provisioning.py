@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an operator does once in an account, done here through boto3: deploy, seed the assets, enrol the forwarder."""
 
-import csv
 import json
 import uuid
 from collections.abc import Callable
@@ -11,13 +10,18 @@ from typing import Any
 
 import requests
 
+from assets.csv_file import read
+from assets.importing import carry_out
+from assets.registry import Registry
 from linewatch_plant.processes import PlantError
+from work_orders.records import Records
 
 Clients = Callable[[str], Any]
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "cloud" / "template.yaml"
 CODE_BUCKET = "linewatch-code"
-STACK = "linewatch"
+# As an environment named "test" has it, so that `linewatch` finds the stand-in like an account (see fleet_file).
+STACK = "linewatch-test"
 FORWARDER_THING = "linewatch-plant-1-device-1-forwarder"
 DEVICE_THING = "linewatch-plant-1-device-1"
 
@@ -36,13 +40,14 @@ def deploy(clients: Clients, parameters: dict[str, str], code: Path, layer: Path
     """Creates the stack and returns its outputs. Raises PlantError with the reason of the first failed resource."""
     s3 = clients("s3")
     s3.create_bucket(Bucket=CODE_BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
-    for path in (code, layer):
+    for path in (code, layer, TEMPLATE):
         s3.put_object(Bucket=CODE_BUCKET, Key=path.name, Body=path.read_bytes())
     where = {"CodeBucket": CODE_BUCKET, "CodeKey": code.name, "LayerKey": layer.name}
     formation = clients("cloudformation")
     formation.create_stack(
         StackName=STACK,
-        TemplateBody=TEMPLATE.read_text(),
+        # Larger than what fits into a request.
+        TemplateURL=f"{s3.meta.endpoint_url}/{CODE_BUCKET}/{TEMPLATE.name}",
         Capabilities=["CAPABILITY_IAM"],
         Parameters=[
             {"ParameterKey": name, "ParameterValue": value} for name, value in {**parameters, **where}.items()
@@ -60,12 +65,12 @@ def deploy(clients: Clients, parameters: dict[str, str], code: Path, layer: Path
             if "FAILED" in event["ResourceStatus"] and event.get("ResourceStatusReason")
         ]
         raise PlantError("the stack was not created: " + "; ".join(reasons[:3])) from error
-    _numbers_as_numbers(clients, int(parameters["MaximumConcurrency"]))
+    numbers_as_numbers(clients, int(parameters["MaximumConcurrency"]))
     outputs = formation.describe_stacks(StackName=STACK)["Stacks"][0]["Outputs"]
     return {output["OutputKey"]: output["OutputValue"] for output in outputs}
 
 
-def _numbers_as_numbers(clients: Clients, maximum_concurrency: int) -> None:
+def numbers_as_numbers(clients: Clients, maximum_concurrency: int) -> None:
     """CloudFormation makes a number of a parameter where one is due; ministack 1.5.33 leaves text, and its poller stops."""
     functions = clients("lambda")
     for mapping in functions.list_event_source_mappings()["EventSourceMappings"]:
@@ -74,16 +79,12 @@ def _numbers_as_numbers(clients: Clients, maximum_concurrency: int) -> None:
         )
 
 
-def seed_assets(clients: Clients, table: str, path: Path) -> None:
-    """Writes the asset registry from its CSV; `failure_modes` is "label=code;label=code"."""
-    dynamodb = clients("dynamodb")
-    with path.open(newline="") as rows:
-        for row in csv.DictReader(rows):
-            modes = dict(pair.split("=", 1) for pair in row.pop("failure_modes").split(";") if pair)
-            item: dict[str, Any] = {name: {"S": value} for name, value in row.items()}
-            item["failure_modes"] = {"M": {label: {"S": code} for label, code in modes.items()}}
-            item["station_key"] = {"S": "/".join((row["site"], row["line"], row["station"]))}
-            dynamodb.put_item(TableName=table, Item=item)
+def seed_assets(tables: Any, outputs: dict[str, str], path: Path) -> None:
+    """Imports the asset registry from its CSV, as `linewatch assets import` does. `tables`: DynamoDB in Python's types."""
+    content = path.read_bytes()
+    registry = Registry(tables, outputs["AssetsTable"])
+    records = Records(tables, outputs["RecordsTable"])
+    carry_out(registry, records, read(content), content, "provisioning", prune=False)
 
 
 def set_erp_secret(clients: Clients, secret_id: str, client_id: str, client_secret: str) -> None:

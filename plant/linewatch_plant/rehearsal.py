@@ -27,6 +27,8 @@ import yaml
 
 from linewatch_plant.ministack_process import REGION, end, launched
 from linewatch_plant.processes import PlantError
+from linewatch_plant.provisioning import numbers_as_numbers
+from linewatch_plant.rehearsed_alarms import first_order, send_alarms
 from linewatch_plant.simulated_core import SimulatedCore
 from linewatch_plant.standin_ecr import StandinEcr, scanned
 from linewatch_plant.standin_greengrass import StandinGreengrass
@@ -34,7 +36,7 @@ from linewatch_plant.standin_greengrass import StandinGreengrass
 ROOT = Path(__file__).resolve().parents[2]
 DEV, PROD = "111111111111", "222222222222"
 DEVICE = "linewatch-line-7"
-COMMAND_S = 600.0
+COMMAND_S = 1800.0
 
 DONE, REFUSED, UNHEALTHY = 0, 3, 4
 """Exit codes of linewatch_fleet/errors.py, which the plant does not import."""
@@ -62,6 +64,18 @@ class Day:
         )  # fmt: skip
         if ran.returncode != expect:
             raise WentWrong(f"`linewatch {arguments}` ended with {ran.returncode}, not {expect}")
+
+    def client(self, service: str) -> Any:
+        """Of the dev account."""
+        return boto3.client(
+            service, endpoint_url=self.environment["AWS_ENDPOINT_URL"], region_name=REGION, aws_access_key_id=DEV,
+            aws_secret_access_key="x",
+        )  # fmt: skip
+
+    def output(self, name: str) -> str:
+        """Of the dev account's stack."""
+        stacks = self.client("cloudformation").describe_stacks(StackName="linewatch-dev")["Stacks"]
+        return str(next(one["OutputValue"] for one in stacks[0]["Outputs"] if one["OutputKey"] == name))
 
     def said(self, what: str) -> None:
         """Says what the stand-ins are told by hand."""
@@ -95,6 +109,16 @@ def play(day: Day, built: dict[str, Any]) -> None:
     target = day.greengrass.group_arn("linewatch-dev")
     core.succeeds(target)
     day.linewatch("status dev")
+    day.linewatch("assets import dev cloud/assets.csv --dry-run")
+    day.linewatch("assets import dev cloud/assets.csv")
+    day.linewatch("assets check dev cloud/assets.csv")
+    day.linewatch("assets unknown dev")
+    day.linewatch("assets export dev build/assets.csv")
+    day.linewatch("dead-letters list dev")
+    day.linewatch("dead-letters replay dev --all --dry-run")
+    work_order(day)
+    day.linewatch("accuracy dev")
+    day.linewatch("pilot-exit dev --risk 0.1")
 
     next_release(day, built)
     day.linewatch("promote dev")
@@ -115,6 +139,31 @@ def play(day: Day, built: dict[str, Any]) -> None:
     day.linewatch("bundle verify linewatch-device.tar")
     day.linewatch(f"teardown dev --device {DEVICE} --yes")
     day.linewatch("teardown dev --yes --delete-data")
+
+
+def work_order(day: Day) -> None:
+    """A machine gets worse; the order that waits for a person is explained, and a policy is tried and put."""
+    day.said("turbofan 1 tells of its last cycles: five windows of a high severity")
+    # The stand-in's own cure; AWS needs none.
+    numbers_as_numbers(day.client, 2)
+    send_alarms(day.client("sqs"), day.output("InspectionsQueueUrl"))
+    reference = first_order(day.client("dynamodb"), day.output("WorkOrdersTable"))
+    day.linewatch("orders list dev")
+    day.linewatch(f"orders explain dev {reference}")
+    day.linewatch(f"why dev {reference}")
+    day.linewatch("verify dev --all")
+    # The ERP of fleet.yaml is nobody's: the command has to say so.
+    day.linewatch("erp check dev", expect=UNHEALTHY)
+    day.linewatch("policy show dev")
+    bundled = day.place / "cloud/work_orders/policy.json"
+    stricter = json.loads(bundled.read_text()) | {
+        "version": "2.1.0",
+        "rate_limit": {"orders": 2, "hours": 24},
+    }
+    (day.place / "build/policy.json").write_text(json.dumps(stricter))
+    day.linewatch("policy check build/policy.json")
+    day.linewatch("policy what-if dev build/policy.json")
+    day.linewatch("policy put dev build/policy.json")
 
 
 def next_release(day: Day, built: dict[str, Any]) -> None:
@@ -200,7 +249,7 @@ def prepared(place: Path, built: dict[str, Any]) -> Iterator[Day]:
         checkout = place / "checkout"
         check_out(checkout)
         commit(checkout, built)
-        (place / "ca.pem").write_bytes(requests.get(f"{endpoint}/_ministack/iot/ca.pem", timeout=10).content)
+        (place / "ca.pem").write_bytes(requests.get(f"{endpoint}/_ministack/iot/ca.pem", timeout=60).content)
         (checkout / "fleet.yaml").write_text(yaml.safe_dump(fleet(built), sort_keys=False))
         (place / "credentials").write_text("".join(
             f"[{name}]\naws_access_key_id={account}\naws_secret_access_key=x\n" for name, account in (("dev", DEV), ("prod", PROD))
@@ -258,10 +307,12 @@ def commit(place: Path, built: dict[str, Any]) -> None:
 
 
 def git(place: Path, *arguments: str) -> str:
-    """Runs git in the folder and gives back what it says."""
+    """Runs git in the folder and gives back what it says. Of the person's own settings none counts, nor a hook's GIT_DIR."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     ran = subprocess.run(
-        ["git", "-C", str(place), *arguments], capture_output=True, text=True, timeout=60, check=False
-    )
+        ["git", "-C", str(place), *arguments], capture_output=True, text=True, timeout=300, check=False,
+        env=own | {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull},
+    )  # fmt: skip
     if ran.returncode:
         raise WentWrong(f"git {arguments[0]}: {ran.stderr.strip()}")
     return ran.stdout.strip()

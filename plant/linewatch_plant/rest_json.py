@@ -31,7 +31,7 @@ from starlette.types import Receive, Scope, Send
 
 from linewatch_plant.processes import PlantError
 
-START_S = 20.0
+START_S = 60.0
 
 Handler = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -139,7 +139,7 @@ class Serving:
     def stop(self) -> None:
         """Ends it."""
         self._server.should_exit = True
-        self._thread.join(5)
+        self._thread.join(START_S)
         self._socket.close()
 
 

@@ -57,17 +57,22 @@ def _order_seconds(
 ) -> list[float]:
     """For each order: from taking the part that made it necessary, the newest of its events, until it was there.
 
-    There is: in the ERP for an automatic order, in the approval queue for one that a person decides.
+    There is: in the ERP for an order that no person was asked about, in the approval queue for one that was. What a person
+    takes to decide, and what quiet hours hold back, is not the way of an order and not in it.
     """
     spans = []
     for order in orders:
         event_ids = json.loads(order["document"])["event_ids"]
         taken = [_moment(events[one]["time"]) for one in event_ids if one in events]
-        created = [entry["at"] for entry in order["history"] if entry["what"] == "created"]
-        there = created[0] if created and order["band"] == "automatic" else order["created_at"]
-        if taken:
+        there = order["created_at"] if _was_asked(order) else order.get("in_erp_at")
+        if taken and there and not order.get("hold_until"):
             spans.append((_moment(there) - max(taken)).total_seconds())
     return spans
+
+
+def _was_asked(order: Mapping[str, Any]) -> bool:
+    """Whether it has waited for a person, whoever decided in the end; with the pilot on every order does."""
+    return bool(order.get("decided_at")) or order["status"] in ("awaiting_approval", "merged")
 
 
 def _moment(text: str) -> datetime.datetime:

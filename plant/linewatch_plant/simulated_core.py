@@ -80,8 +80,9 @@ class SimulatedCore:
 
     def fails(self, target: str, reason: str, stack: Sequence[str] = (), types: Sequence[str] = ()) -> None:
         """The device ends the target's deployment without success; what it ran before stays."""
-        self._set(target, "FAILED", reason)
-        self.effective[target]["statusDetails"] = {"errorStack": list(stack), "errorTypes": list(types)}
+        self._set(
+            target, "FAILED", reason, statusDetails={"errorStack": list(stack), "errorTypes": list(types)}
+        )
 
     def reports(self, component: str, state: str, details: str = "", codes: Sequence[str] = ()) -> None:
         """A component changes its state."""
@@ -118,10 +119,11 @@ class SimulatedCore:
             "runtime": self.runtime,
         }
 
-    def _set(self, target: str, status: str, reason: str = "") -> None:
+    def _set(self, target: str, status: str, reason: str = "", **details: Any) -> None:
         self.seen = datetime.now(UTC)
+        # At once: a test drives the device in a thread of its own while somebody asks how it is.
         self.effective[target].update(
-            coreDeviceExecutionStatus=status, modifiedTimestamp=self.seen, reason=reason or None
+            coreDeviceExecutionStatus=status, modifiedTimestamp=self.seen, reason=reason or None, **details
         )
 
     @staticmethod

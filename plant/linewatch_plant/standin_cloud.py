@@ -31,10 +31,21 @@ from linewatch_plant.erp_simulator import DEFAULT_CLIENT_ID, DEFAULT_SECRET
 from linewatch_plant.ministack_process import REGION, delete, end, launched
 from linewatch_plant.processes import PlantError
 
+ANSWER_S = 120.0
+"""For any answer: a Lambda starts for its first one, and the machine may be busy with others."""
+
 # ministack takes any; "test" may do everything, as an account's administrator.
 ADMINISTRATOR = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
 # For the demo and tests: what takes minutes in a plant takes seconds here.
-QUICK = {"RetryBaseSeconds": "2", "SettleSeconds": "2", "LeaseSeconds": "10", "MaximumConcurrency": "2"}
+QUICK = {
+    "RetryBaseSeconds": "2",
+    "SettleSeconds": "2",
+    # Four times ErpTimeoutSeconds and SettleSeconds: the functions take no shorter one.
+    "LeaseSeconds": "22",
+    "MaximumConcurrency": "2",
+    "WatchRate": "rate(1 minute)",
+    "OutcomePollSeconds": "10",
+}
 
 
 @dataclass(slots=True)
@@ -89,9 +100,7 @@ class StandinCloud:
                 **(parameters or {}),
             }
             outputs = provisioning.deploy(_client_of(endpoint), wanted, code_zip(), layer_zip())
-            provisioning.seed_assets(
-                _client_of(endpoint), outputs["AssetsTable"], ROOT / "cloud" / "assets.csv"
-            )
+            provisioning.seed_assets(_tables(endpoint), outputs, ROOT / "cloud" / "assets.csv")
             provisioning.set_erp_secret(_client_of(endpoint), outputs["ErpSecretId"], *erp_credentials)
             device = provisioning.forwarder(
                 _client_of(endpoint), endpoint, outputs["DevicePolicyName"], place / "device"
@@ -150,13 +159,22 @@ class StandinCloud:
     def api(self, method: str, path: str, body: Mapping[str, str] | None = None) -> requests.Response:
         """Calls the console's API with its token."""
         headers = {"Authorization": f"Bearer {self.api_token}"}
-        return requests.request(method, self.api_url + path, json=body, headers=headers, timeout=30)
+        return requests.request(method, self.api_url + path, json=body, headers=headers, timeout=ANSWER_S)
 
     def sweep(self) -> dict[str, int]:
         """Runs the scheduled sweep now."""
         answer = self.client("lambda").invoke(FunctionName=self.outputs["SweepFunctionName"], Payload=b"{}")
         seen: dict[str, int] = json.loads(answer["Payload"].read())
         return seen
+
+    def watch(self) -> dict[str, Any]:
+        """Runs the scheduled watch now. Raises PlantError with what a job that failed said."""
+        answer = self.client("lambda").invoke(FunctionName=self.outputs["WatchFunctionName"], Payload=b"{}")
+        told = json.loads(answer["Payload"].read())
+        if "FunctionError" in answer:
+            raise PlantError(f"watch failed: {told}")
+        counted: dict[str, Any] = told
+        return counted
 
     def counts(self) -> dict[str, Any]:
         """Distinct inspection events that were enriched, engine events, and work orders by what became of them."""
@@ -227,8 +245,15 @@ def _number(item: Mapping[str, Any], name: str) -> int:
 
 
 def _client(endpoint: str, service: str) -> Any:
-    config = Config(retries={"mode": "standard", "max_attempts": 3}, max_pool_connections=20)
+    config = Config(
+        retries={"mode": "standard", "max_attempts": 3}, max_pool_connections=20, read_timeout=ANSWER_S
+    )
     return boto3.client(service, endpoint_url=endpoint, region_name=REGION, config=config, **ADMINISTRATOR)
+
+
+def _tables(endpoint: str) -> Any:
+    """DynamoDB that takes and gives Python's types, as cloud/ has it."""
+    return boto3.resource("dynamodb", endpoint_url=endpoint, region_name=REGION, **ADMINISTRATOR).meta.client
 
 
 def _client_of(endpoint: str) -> provisioning.Clients:

@@ -206,10 +206,10 @@ class StandinGreengrass:
         return {}
 
     def _list_installed_components(self, asked: dict[str, Any]) -> dict[str, Any]:
-        return paged(self.page, "installedComponents", list(self._core(asked).installed.values()), asked)
+        return paged(self.page, "installedComponents", _as_now(self._core(asked).installed), asked)
 
     def _list_effective_deployments(self, asked: dict[str, Any]) -> dict[str, Any]:
-        return paged(self.page, "effectiveDeployments", list(self._core(asked).effective.values()), asked)
+        return paged(self.page, "effectiveDeployments", _as_now(self._core(asked).effective), asked)
 
     def _core(self, asked: dict[str, Any]) -> SimulatedCore:
         name = asked["coreDeviceThingName"]
@@ -283,6 +283,11 @@ def _check_components(components: Mapping[str, Mapping[str, Any]]) -> None:
         for pointer in update.get("reset", []):
             if pointer and not pointer.startswith("/"):
                 raise invalid(f"{name}: configurationUpdate.reset: {pointer!r} is not a JSON pointer")
+
+
+def _as_now(entries: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Copies: a test may change a device's own while the answer is written."""
+    return [dict(entry) for entry in list(entries.values())]
 
 
 def _conflict(deployment: Mapping[str, Any], message: str) -> Refusal:

@@ -18,6 +18,14 @@ from linewatch_runtime.mqtt import Message
 
 _COLOURS = {"OK": "green", "NG": "bold red", "REVIEW": "yellow", "not inspected": "magenta"}
 _STRIP = 40
+_DECIDES = "approver"
+"""The role that decides on work orders; the user that a demo makes for it is named as the role."""
+
+
+def how_to_sign_in(url: str, sign_ins: Mapping[str, str]) -> list[str]:
+    """A line for each user, who decides on orders last: there it is still seen. `sign_ins`: password by name."""
+    names = sorted(sign_ins, key=lambda name: name == _DECIDES)
+    return [f"sign in at {url} as {name}, password {sign_ins[name]}" for name in names]
 
 
 @dataclass(slots=True)
@@ -42,6 +50,10 @@ class View:
         self._console_url = console_url
         self.lines: dict[str, LineView] = {}
         self.phase = "starting"
+        self.sign_ins: dict[str, str] = {}
+        """Password of each user of the console."""
+        self.command = ""
+        """`linewatch` for the demo's account, once that is up."""
         self.first_verdict_at: float | None = None
         self.notes: dict[str, str] = {}
         """What somebody of the device has to say, by station."""
@@ -98,12 +110,18 @@ class View:
     def draw(self, counts: Counts, restarted: Mapping[str, int]) -> RenderableType:
         """The whole view."""
         title = Text.assemble(("Linewatch ", "bold"), (self.phase, "cyan"))
-        console = Text.assemble(
-            "console  ", (self._console_url, "underline blue"), "   Ctrl-C stops everything"
+        *others, decides = how_to_sign_in(self._console_url, self.sign_ins) or [
+            f"{self._console_url} comes up behind the cloud"
+        ]
+        users = Text.assemble(
+            "Ctrl-C stops everything\n",
+            (f"{self.command} orders list demo\n" if self.command else "", "dim"),
+            ("".join(f"{one}\n" for one in others), "dim"),
+            (decides, "bold"),
         )
         trouble = Text("\n".join(self.trouble(restarted)), style="yellow")
         return Panel(
-            Group(self._lines(), self._hops(counts), trouble, console), title=title, title_align="left"
+            Group(self._lines(), self._hops(counts), trouble, users), title=title, title_align="left"
         )
 
     def plain(self, counts: Counts, restarted: Mapping[str, int]) -> str:

@@ -12,6 +12,7 @@ are refusals, and 0x10 is a success code for a message that nobody was subscribe
 import asyncio
 import contextlib
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ from linewatch_runtime.mqtt_client import (
     message_of,
     new_client,
     packet_size,
+    stop_thread,
 )
 from linewatch_runtime.mqtt_sessions import Sessions
 from linewatch_runtime.mqtt_words import (
@@ -47,6 +49,7 @@ log = logging.getLogger(__name__)
 
 NO_MATCHING_SUBSCRIBERS = 0x10
 FIRST_FAILURE = 0x80
+PROTOCOL_ERROR = 0x82
 TOPIC_NAME_INVALID = 0x90
 PACKET_TOO_LARGE = 0x95
 
@@ -181,7 +184,8 @@ class Connection:
             sent = client.publish(topic, payload, qos=1, retain=retain, properties=properties)
         except ValueError as error:  # paho's word for what no packet can say, as a topic of 65,536 bytes
             raise Refused(f"publish to {topic[:LONGEST_TOLD]}", TOPIC_NAME_INVALID, str(error)) from error
-        if sent.rc != paho.MQTT_ERR_SUCCESS:
+        # Without a connection: the session ended while this was handed to it, perhaps because of it. Its end says why.
+        if sent.rc not in (paho.MQTT_ERR_SUCCESS, paho.MQTT_ERR_NO_CONN):
             raise NotConnected(paho.error_string(sent.rc))
         answer: asyncio.Future[ReasonCode] = asyncio.get_running_loop().create_future()
         self._pending[sent.mid] = answer
@@ -219,7 +223,10 @@ class Connection:
         ended: asyncio.Future[_End] = loop.create_future()
         self._ended = ended
         accepted: asyncio.Future[None] = loop.create_future()
+        # Nobody asks for it where we are cancelled before; asyncio would tell of a failure that is none.
+        accepted.add_done_callback(lambda one: one.cancelled() or one.exception())
         client = self._new_client(loop, accepted, ended)
+        over = threading.Event()
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = self._subscriptions.session_expiry_s
         properties.ReceiveMaximum = self._subscriptions.receive_maximum
@@ -228,7 +235,13 @@ class Connection:
         end = _End("")
         try:
             at = (self.endpoint.host, self.endpoint.port, KEEPALIVE_S)
-            await in_daemon_thread(lambda: client.connect(*at, clean_start=clean, properties=properties))
+
+            def connect() -> None:
+                client.connect(*at, clean_start=clean, properties=properties)
+                if over.is_set() and (late := client.socket()) is not None:  # nobody waits for it any more
+                    late.close()
+
+            await in_daemon_thread(connect)
             client.loop_start()
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await accepted
@@ -246,6 +259,7 @@ class Connection:
             )  # fmt: skip
             return end.by_us
         finally:
+            over.set()
             self.connected.clear()
             self._client = None
             for answer in self._pending.values():
@@ -254,7 +268,7 @@ class Connection:
                     answer.set_exception(NotConnected(told, end.code))
             with contextlib.suppress(ValueError):
                 client.disconnect()
-            await asyncio.shield(asyncio.to_thread(client.loop_stop))
+            await asyncio.shield(asyncio.to_thread(stop_thread, client))
             if (left_open := client.socket()) is not None:  # paho closes it only when it is collected
                 left_open.close()
             # The callbacks hold the client that holds them; without them its thread's sockets go now, not some day.
@@ -284,8 +298,13 @@ class Connection:
         def published(_c: object, _u: object, mid: int, code: ReasonCode, _p: object) -> None:
             from_thread(self._on_publish, mid, code)
 
-        def disconnected(_c: object, _u: object, _flags: object, code: ReasonCode, _p: object) -> None:
-            from_thread(_on_disconnect, accepted, ended, code)
+        def disconnected(
+            _c: object, _u: object, flags: paho.DisconnectFlags, code: ReasonCode, _p: object
+        ) -> None:
+            # Where the broker said nothing paho makes up a code. One of them is worth knowing: an answer that it can't
+            # read, as mosquitto 2.0.11's to a publish over its message_size_limit.
+            said = flags.is_disconnect_packet_from_server or code.value == PROTOCOL_ERROR
+            from_thread(_on_disconnect, accepted, ended, code, said)
 
         client.on_connect = connected
         client.on_subscribe = subscribed
@@ -333,9 +352,11 @@ class Connection:
             answer.set_result(code)
 
 
-def _on_disconnect(accepted: asyncio.Future[None], ended: asyncio.Future[_End], code: ReasonCode) -> None:
+def _on_disconnect(
+    accepted: asyncio.Future[None], ended: asyncio.Future[_End], code: ReasonCode, said: bool
+) -> None:
     reason = code.getName()
     if not accepted.done():
         accepted.set_exception(NotConnected(reason))
     if not ended.done():
-        ended.set_result(_End(reason, code.value if code.value >= FIRST_FAILURE else 0))
+        ended.set_result(_End(reason, code.value if said and code.value >= FIRST_FAILURE else 0))

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What paho-mqtt is asked for, and what it does not do itself: one client for one session, sizes, messages."""
 
+import contextlib
+
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
@@ -29,6 +31,13 @@ def new_client(endpoint: Endpoint, subscriptions: Subscriptions, will: Will | No
     if will:
         client.will_set(will.topic, will.payload, qos=1, retain=True)
     return client
+
+
+def stop_thread(client: paho.Client) -> None:
+    """Returns when the client's thread has ended, as `disconnect` and a broker make it by themselves."""
+    # paho 2.1 looks whether it has a thread, and then joins what may be None by now: the thread's last act.
+    with contextlib.suppress(AttributeError):
+        client.loop_stop()
 
 
 def packet_size(topic: str, payload: bytes, properties: Properties) -> int:

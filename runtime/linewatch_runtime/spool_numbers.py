@@ -13,6 +13,9 @@ LATEST_FIRST_EPOCH = 0xF000_0000
 
 _LATEST_EPOCH = 0xFFFF_FFFE
 
+_LITTLE_MS = 2**22
+"""70 minutes: what is kept for days expires hardly sooner."""
+
 
 def next_epoch(db: sqlite3.Connection) -> int:
     """One more than the last; of a new file, one more than the unix seconds. Inside a change."""
@@ -40,10 +43,13 @@ def keep_clock(db: sqlite3.Connection, seconds: float) -> None:
 
 def _clock_ms(db: sqlite3.Connection) -> int:
     """An older release moves only the first of the two. A single bit of difference is damage; then the lower one expires
-    nothing wrongly.
+    nothing wrongly. A low bit is worth little time, and is as likely an older release's: then the clock does not go back.
     """
     kept, again = _number(db, "clock_ms"), _number(db, "clock_ms_again")
-    return min(kept, again) if (kept ^ again).bit_count() == 1 else kept
+    differ = kept ^ again
+    if differ.bit_count() != 1:
+        return kept
+    return max(kept, again) if differ < _LITTLE_MS else min(kept, again)
 
 
 def _number(db: sqlite3.Connection, name: str) -> int:

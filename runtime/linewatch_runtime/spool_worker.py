@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 
 HEAL_AGAIN_S = 1.0
 """A salvage that failed, as on a full disk, reads the whole file again; not at every call. Ten times as long as it took,
-where that is more."""
+where that is more, and a second for so many bytes of the file at most: a busy machine makes a small file's look long."""
+HEALED_BYTES_PER_S = 4 * 1024 * 1024
 
 Result = TypeVar("Result")
 
@@ -81,14 +82,23 @@ class SpoolWorker:
             try:
                 self.spool.heal(reason, look_again=self._look_again)
             except SpoolDamaged as error:
-                took = time.monotonic() - begun
-                self._next_heal = begun + took + max(HEAL_AGAIN_S, 10 * took)
+                ended = time.monotonic()
+                self._next_heal = ended + self._rest_s(ended - begun)
                 self._damaged = str(error)
                 log.error("spool_not_salvaged", extra={"reason": str(error)})
             else:
                 self._damaged, self._look_again = "", True
                 return
         raise SpoolTrouble("", self._damaged)
+
+    def _rest_s(self, took_s: float) -> float:
+        path = self.spool.path
+        wal = path.with_name(f"{path.name}-wal")
+        try:
+            size = path.stat().st_size + (wal.stat().st_size if wal.exists() else 0)
+        except OSError:
+            return max(HEAL_AGAIN_S, 10 * took_s)
+        return max(HEAL_AGAIN_S, min(10 * took_s, size / HEALED_BYTES_PER_S))
 
     def close(self) -> None:
         """Waits for what was asked, then closes the file."""

@@ -7,8 +7,11 @@
 import asyncio
 import sys
 
+from linewatch_runtime import nucleus_ipc
 from linewatch_runtime.lifecycle import stop_on_signals, wait_until
 from linewatch_runtime.nucleus import Nucleus
+
+nucleus_ipc.CALL_TIMEOUT_S = 300.0  # whoever waited for a call at the end would be noticed
 
 
 async def crash() -> None:

@@ -7,9 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from brokers import until
@@ -129,18 +129,20 @@ async def test_an_update_waits_for_the_part_under_inspection(ipc: NucleusIpc) ->
 async def test_an_update_is_let_go_at_the_cap_and_the_next_deployment_has_its_own(
     ipc: NucleusIpc, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nucleus, "RECHECK_S", 0.1)
-    monkeypatch.setattr(nucleus, "MAX_DEFERRAL_S", 0.5)
+    monkeypatch.setattr(nucleus, "RECHECK_S", 0.25)
+    monkeypatch.setattr(nucleus, "MAX_DEFERRAL_S", 1.0)
+    now = 1000.0  # as the nucleus waits exactly what it was told; a busy machine would wait longer, and ask less often
+    monkeypatch.setattr(nucleus, "time", SimpleNamespace(monotonic=lambda: now))
+    answers: list[int] = []
     async with telling(busy=lambda: True):
         await until(lambda: ipc.subscribers() == [TOKEN], "it subscribes")
-        await asyncio.to_thread(ipc.update, "deployment-1")
-        answers = [one.recheck_after_ms for one in ipc.deferrals]
+        while not answers or answers[-1]:
+            answers.append((await asyncio.to_thread(ipc.ask_to_update, "deployment-1"))[TOKEN])
+            now += answers[-1] / 1000
+            assert len(answers) < 10, answers
         again = await asyncio.to_thread(ipc.ask_to_update, "deployment-2")
 
-    assert answers[-1] == 0
-    assert len(answers) > 3
-    assert all(0 < one <= 100 for one in answers[:-1])
-    assert sum(answers) <= 500, "all deferrals of one deployment together"
+    assert answers == [250, 250, 250, 250, 0], "all deferrals of one deployment together"
     assert again[TOKEN] > 0
 
 
@@ -205,10 +207,12 @@ def test_a_stop_does_not_wait_for_the_nucleus(ipc: NucleusIpc, hang: bool) -> No
     with subprocess.Popen([sys.executable, child, "nucleus"], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "ready\n"
         with ipc.changed:
-            assert ipc.changed.wait_for(lambda: ipc.states or (hang and ipc.connections), 15)
+            assert ipc.changed.wait_for(lambda: ipc.states or (hang and ipc.connections), 60)
 
-        started = time.monotonic()
         process.send_signal(signal.SIGTERM)
 
-        assert process.wait(10) == 0
-        assert time.monotonic() - started < 3.0
+        # Its calls may last five minutes (service_child.py), so no machine is too slow to tell a wait from none.
+        try:
+            assert process.wait(60) == 0
+        finally:
+            process.kill()

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from full_disk import in_memory
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
@@ -33,10 +34,7 @@ class SpoolAgainstModel(RuleBasedStateMachine):
 
     @initialize(policy=st.sampled_from(WhenFull))
     def open(self, policy: WhenFull) -> None:
-        memory = Path("/dev/shm")
-        self.folder = tempfile.TemporaryDirectory(
-            dir=memory if memory.is_dir() else None
-        )  # no disk to wait for
+        self.folder = tempfile.TemporaryDirectory(dir=in_memory())  # no disk to wait for
         self.limit = StreamLimit(ROOM * (PAYLOAD + ROW_OVERHEAD), AGE_S, policy)
         self.events: dict[str, Record] = {}
         self.gone: set[str] = set()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from linewatch_runtime.spool import ROW_OVERHEAD, Spool, StreamLimit, WhenFull
+from linewatch_runtime.spool import ROW_OVERHEAD, Record, Spool, StreamLimit, WhenFull
 
 ROOT = Path(__file__).resolve().parents[2]
 OLD = ROOT / "tests" / "releases"
@@ -183,3 +183,25 @@ def test_older_release_delivers_what_the_newer_one_replayed(releases: Releases) 
     assert not again.oldest(10)
     assert [(one.settled, one.buried) for one in again.streams()] == [(1, 1)]
     again.close()
+
+
+@pytest.mark.parametrize("later", [32, 2**22 - 1, 2**23], ids=["a bit", "many bits", "a high bit"])
+def test_clock_that_an_older_release_moved_by_a_low_bit_does_not_go_back(tmp_path: Path, later: int) -> None:
+    """It moves one of the two numbers alone; by a single low bit, that was taken for a flipped one."""
+    path = tmp_path / "spool.db"
+    spool = Spool(path, LIMIT)
+    spool.append([Record("id-1", "line-0", "topic", b"a", False)])
+    spool.close()
+    db = sqlite3.connect(path)
+    with db:
+        db.execute("UPDATE numbers SET value = ? WHERE name LIKE 'clock_ms%'", (2**30,))
+        db.execute("UPDATE numbers SET value = ? WHERE name = 'clock_ms'", (2**30 + later,))
+    db.close()
+
+    again = Spool(path, LIMIT)
+    clock_ms = again.clock() * 1000
+    again.close()
+
+    # A high bit is damage: the lower one expires nothing wrongly.
+    least = 2**30 if later == 2**23 else 2**30 + later
+    assert least <= clock_ms < least + 60_000

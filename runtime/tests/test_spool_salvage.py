@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from full_disk import in_memory
 
 from linewatch_runtime import spool as spool_module
 from linewatch_runtime import spool_rebuild, spool_salvage
@@ -25,9 +26,9 @@ from linewatch_runtime.events import new_event_id
 from linewatch_runtime.spool import Record, Spool, SpoolDamaged, SpoolTrouble, SpoolWorker, StreamLimit
 from linewatch_runtime.spool_file import CHECKED_WHOLE_BYTES
 from linewatch_runtime.spool_wal import PAGE_BYTES, log_of, read_log
+from linewatch_runtime.spool_worker import HEAL_AGAIN_S, HEALED_BYTES_PER_S
 
 LIMIT = StreamLimit(1 << 30)
-DICE = random.Random(5)
 
 
 def record(number: int, size: int = 600) -> Record:
@@ -39,8 +40,7 @@ def record(number: int, size: int = 600) -> Record:
 @pytest.fixture
 def tmp_path(tmp_path: Path) -> Iterator[Path]:
     """In memory where there is such a place: hundreds of files are built here, and no disk is asked for its word."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as folder:
+    with tempfile.TemporaryDirectory(dir=in_memory() or tmp_path) as folder:
         yield Path(folder)
 
 
@@ -178,7 +178,7 @@ def test_flipped_bit_of_the_header_costs_nothing(tmp_path: Path, offset: int) ->
     path = tmp_path / "forwarder.db"
     live = filled(path)
 
-    flip(path, offset, DICE.randrange(8))
+    flip(path, offset, random.Random(offset).randrange(8))
 
     assert _judge(drain(path), live) == 0
 
@@ -352,9 +352,9 @@ def test_half_a_file_gives_back_the_half(path: Path) -> None:
 
 def test_epoch_counts_and_marks_outlive_the_damage(path: Path) -> None:
     spool = Spool(path, LIMIT)
+    spool._clock_base += 1000.0  # it has run for long
     spool.append([record(number) for number in range(300)], {"judged": 300}, [("folder", "a.png")])
     epoch = [spool.next_epoch() for _ in range(3)][-1]
-    clock = spool.clock()
     spool.close()
     with path.open("r+b") as file:
         file.seek(40 * PAGE_BYTES)
@@ -365,7 +365,7 @@ def test_epoch_counts_and_marks_outlive_the_damage(path: Path) -> None:
     assert spool.next_epoch() == epoch + 1
     assert spool.counts()["judged"] == 300
     assert spool.marks("folder") == {"a.png"}
-    assert spool.clock() > clock - 1
+    assert spool.clock() > 1000.0
     lost = sum(one.dropped["damaged"] for one in spool.streams() if one.dropped)
     assert 0 < lost < 40
     assert sum(one.events for one in spool.streams()) == 300 - lost
@@ -657,11 +657,16 @@ def test_damage_that_no_look_finds_is_salvaged_when_it_comes_again(path: Path) -
 def test_heal_that_failed_is_tried_again_within_seconds(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     live = filled(path, settled=0)
     worker = SpoolWorker(lambda: Spool(path, LIMIT))
+    before = time.monotonic()
     with monkeypatch.context() as patch:
         patch.setattr(Spool, "_open", unreadable)
         with pytest.raises(SpoolTrouble, match="not now"):
             run(worker, failing(1, worker.spool.oldest), 1)
-    deadline = time.monotonic() + 5
+    after = time.monotonic()
+    assert worker._next_heal <= after + max(HEAL_AGAIN_S, 10 * (after - before)), (
+        "a second, where it took none"
+    )
+    deadline = worker._next_heal + 60
 
     came = None
     while came is None:
@@ -670,6 +675,28 @@ def test_heal_that_failed_is_tried_again_within_seconds(path: Path, monkeypatch:
             came = run(worker, worker.spool.oldest, 10_000)
 
     assert {one.record.event_id for one in came} == live.keys()
+    worker.close()
+
+
+def test_small_files_look_that_a_busy_machine_made_long_is_made_again_in_a_second(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(path, settled=0)
+    worker = SpoolWorker(lambda: Spool(path, LIMIT))
+
+    def slowly(*_: object, **__: object) -> None:
+        time.sleep(0.5)
+        unreadable()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Spool, "_open", slowly)
+        with pytest.raises(SpoolTrouble, match="not now"):
+            run(worker, failing(1, worker.spool.oldest), 1)
+    assert path.stat().st_size < HEALED_BYTES_PER_S, "the file is small"
+    assert worker._next_heal <= time.monotonic() + HEAL_AGAIN_S
+
+    worker._next_heal = 0.0
+    run(worker, worker.spool.oldest, 1)
     worker.close()
 
 

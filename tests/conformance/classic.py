@@ -116,13 +116,13 @@ class Classic(Device):
     def _stop(self, name: str) -> None:
         life = self._lives.pop(name)
         life.ask("stop")
-        life.join(60)
+        life.join(240)
 
     def close(self) -> None:
         for life in self._lives.values():
             life.ask("stop")
         for life in self._lives.values():
-            life.join(60)
+            life.join(240)
         self._lives.clear()
         self.ipc.stop()
 

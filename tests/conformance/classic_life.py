@@ -61,7 +61,7 @@ class Life:
         self._events.put(("dead", None))
         for run in self._running:
             send(run.members(), signal.SIGKILL)
-        self.join(30)
+        self.join(120)
 
     # --- the states ---
 

@@ -22,7 +22,8 @@ from conformance.uplink import IMAGE as UPLINK_IMAGE
 
 ROOT = Path(__file__).resolve().parents[2]
 FLAVOURS: dict[str, type[Device]] = {"classic": Classic, "lite": Lite}
-PARTS = 400
+PARTS = 8000
+"""More than the slowest machine takes while the tests run: over half an hour of them. The last test ends the shift."""
 
 
 @contextmanager
@@ -74,7 +75,7 @@ def rendered() -> Iterator[Path]:
     """A copy of the rendered recipes and their files."""
     if not shutil.which("docker"):
         not_run("docker is not installed; on a root Debian tools/containers/engine installs it")
-    if subprocess.run(["docker", "info"], capture_output=True, timeout=60, check=False).returncode:
+    if subprocess.run(["docker", "info"], capture_output=True, timeout=180, check=False).returncode:
         not_run("no Docker engine answers; on a root Debian tools/containers/engine starts one")
     if os.geteuid():
         not_run("the scripts need root, as on a device")

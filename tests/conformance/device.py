@@ -26,7 +26,7 @@ NEW, INSTALLED, STARTING, RUNNING = "NEW", "INSTALLED", "STARTING", "RUNNING"
 ERRORED, BROKEN, STOPPING, FINISHED = "ERRORED", "BROKEN", "STOPPING", "FINISHED"
 
 SUCCEEDED, FAILED = "SUCCEEDED", "FAILED"
-PULL_S = 60
+PULL_S = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ class Device(ABC):
         path = self._log(recipe.name)
         return path.read_text(errors="replace") if path.exists() else ""
 
-    def wait(self, recipe: Recipe, state: str, deadline_s: float = 60.0, *, times: int = 1) -> None:
+    def wait(self, recipe: Recipe, state: str, deadline_s: float = 240.0, *, times: int = 1) -> None:
         """Until the component is in the state, and has come into it so often."""
         one = self.components[recipe.name]
         wait_for(
@@ -225,9 +225,12 @@ def pull(reference: str) -> None:
     here = subprocess.run(["docker", "image", "inspect", reference], capture_output=True, check=False)
     if here.returncode == 0:
         return
-    pulled = subprocess.run(
-        ["docker", "pull", "-q", reference], capture_output=True, text=True, timeout=PULL_S, check=False
-    )
+    try:
+        pulled = subprocess.run(
+            ["docker", "pull", "-q", reference], capture_output=True, text=True, timeout=PULL_S, check=False
+        )
+    except subprocess.TimeoutExpired as late:
+        raise ArtifactMissing(f"docker:{reference}: not within {PULL_S} s") from late
     if pulled.returncode != 0:
         raise ArtifactMissing(f"docker:{reference}: {pulled.stderr.strip()}")
 

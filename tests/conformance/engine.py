@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 
-def docker(*arguments: str, check: bool = True, timeout_s: float = 60) -> str:
+def docker(*arguments: str, check: bool = True, timeout_s: float = 240) -> str:
     """What the command printed; fails the test with what it complained of."""
     done = subprocess.run(
         ["docker", *arguments], capture_output=True, text=True, timeout=timeout_s, check=False
@@ -37,7 +37,7 @@ def health(container: str) -> str:
 
 def remove(prefix: str, network: str) -> None:
     """Every container whose name begins so, and the network, also when the last client is just ending."""
-    end = time.monotonic() + 15
+    end = time.monotonic() + 120
     while time.monotonic() < end:
         for container in containers(prefix).values():
             docker("rm", "-f", "-v", container, check=False)

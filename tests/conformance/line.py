@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A production line on a device: our rendered recipes, in folders, a network and under names of their own."""
 
+import os
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -21,6 +22,10 @@ ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ROOT / "plant" / "sample" / "pv-el-cells" / "images"
 RECORDS = ROOT / "plant" / "sample" / "turbofan" / "records.csv.gz"
 PARTS_PER_S = 4
+HANGS_S = 300
+"""Seconds that capture waits for inference's answer about a part, as long as it may be set to: a test pauses inference."""
+LAST_PARTS = 20
+"""Parts that are still to be taken when the shift ends."""
 
 BROKER, INFERENCE, CAPTURE, CAPTURE2, FORWARDER, CONSOLE, CELLS, TURBOFAN = (
     "Broker", "Inference", "Capture", "Capture2", "Forwarder", "Console", "model.pv-el-cells", "model.turbofan",
@@ -54,7 +59,11 @@ class Line:
         pictures = sorted(PICTURES.rglob("*.jpg"))
         (folder / "source").mkdir()
         for number in range(parts):
-            shutil.copy(pictures[number % len(pictures)], folder / "source" / f"part-{number:05}.jpg")
+            part = folder / "source" / f"part-{number:05}.jpg"
+            if number < len(pictures):
+                shutil.copy(pictures[number], part)
+            else:
+                os.link(folder / "source" / f"part-{number % len(pictures):05}.jpg", part)
 
     def container(self, part: str) -> str:
         """Name of a service's container."""
@@ -63,7 +72,7 @@ class Line:
     def merge(self, part: str) -> dict[str, Any]:
         """The configuration that a deployment gives a component."""
         own: dict[str, dict[str, Any]] = {
-            CAPTURE: {"Source": "folder", "Rate": str(PARTS_PER_S), "InspectDeadline": "60"},
+            CAPTURE: {"Source": "folder", "Rate": str(PARTS_PER_S), "InspectDeadline": str(HANGS_S)},
             CAPTURE2: {
                 "Source": "records",
                 "SourceDirectory": str(RECORDS.parent),
@@ -102,7 +111,7 @@ class Line:
     def is_running(self, part: str) -> bool:
         return self.device.state(self.recipes[part]) == RUNNING
 
-    def wait_running(self, deadline_s: float = 90) -> None:
+    def wait_running(self, deadline_s: float = 240) -> None:
         """Until every service is RUNNING."""
         for part in SERVICES:
             self.device.wait(self.recipes[part], RUNNING, deadline_s)
@@ -129,12 +138,26 @@ class Line:
     def judged(self) -> int:
         return self.counts().parts["judged"]
 
-    def wait_judged(self, more: int, deadline_s: float = 60) -> None:
+    def wait_judged(self, more: int, deadline_s: float = 180) -> None:
         """Until so many more parts are judged than now."""
         before = self.judged()
         wait_for(
             lambda: self.judged() >= before + more, f"{more} more parts are judged; {before} were", deadline_s
         )
+
+    def end_shift(self) -> None:
+        """Leaves capture a few parts more than it has taken, for the end of its source: `parts` is then how many in all.
+
+        How many parts a test needs hangs on the machine, so there are more than any needs.
+        """
+        others = tuple(part for part in (*SERVICES, *MODELS) if part != CAPTURE)
+        assert self.deploy(only=others).status == SUCCEEDED
+        taken = self.counts().parts["sent"]
+        assert 0 < taken < self.parts, "the source has ended before the shift"
+        self.parts = min(self.parts, taken + LAST_PARTS)
+        for picture in sorted((self.folder / "source").iterdir())[self.parts :]:
+            picture.unlink()
+        assert self.deploy().status == SUCCEEDED
 
     def inspections(self, line: str = "line-1") -> list[dict[str, Any]]:
         """What the uplink heard of a line's parts, without repeats of the same event."""

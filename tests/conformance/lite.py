@@ -98,7 +98,7 @@ class Lite(Device):
                 yield where
             finally:
                 stop.set()
-                thread.join(5)
+                thread.join(60)
                 where.unlink(missing_ok=True)
 
     def deploy(self, *recipes: Recipe, merge: Mapping[str, Mapping[str, Any]] | None = None) -> Outcome:

@@ -9,6 +9,7 @@
 """
 
 import signal
+import socket
 import threading
 import time
 from pathlib import Path
@@ -25,6 +26,10 @@ RESTART_S = 1.0
 BURST, INTERVAL_S = 3, 3600.0
 DEFAULT_TIMEOUT_S = 120.0
 STOP_S = 90.0
+DIE_S = 120.0
+BARRIER = b"BARRIER=1"
+"""Our own notification, behind those of a process that has ended."""
+BARRIER_S = 60.0
 CLEAN_SIGNALS = {-signal.SIGHUP, -signal.SIGINT, -signal.SIGTERM, -signal.SIGPIPE}
 
 
@@ -46,6 +51,7 @@ class Unit:
         self._ready = threading.Event()
         self._ends = threading.Event()
         """The unit itself said STOPPING=1: when its process ends it is inactive, whatever RemainAfterExit says."""
+        self._barrier = threading.Event()
         self._stopping = threading.Event()
         self._done = threading.Event()
         self.result = ""
@@ -63,17 +69,24 @@ class Unit:
     def stop(self) -> None:
         """systemctl stop: SIGTERM to every process of the unit, SIGKILL to what is left after the stop timeout."""
         self._stopping.set()
-        if self._run and self._run.members() and self.phase != "install":
-            self.component.enter(STOPPING)
-            self._end(self._run)
-        self._thread.join(self._stop_s + 30)
+        deadline = time.monotonic() + self._stop_s + 30
+        # Again: a start that was under way when this began comes to be a process a moment later.
+        while self._thread.is_alive() and time.monotonic() < deadline:
+            if self._run and self._run.members() and self.phase != "install":
+                self.component.enter(STOPPING)
+                self._end(self._run)
+            self._thread.join(0.2)
         assert not self._thread.is_alive(), f"the unit of {self.component.name} does not stop"
 
     def die(self) -> None:
         self._stopping.set()
-        if self._run:
-            send(self._run.members(), signal.SIGKILL)
-        self._thread.join(30)
+        deadline = time.monotonic() + DIE_S
+        # Again, as in `stop`.
+        while self._thread.is_alive() and time.monotonic() < deadline:
+            if self._run:
+                send(self._run.members(), signal.SIGKILL)
+            self._thread.join(0.2)
+        assert not self._thread.is_alive(), f"the unit of {self.component.name} does not die"
 
     # --- a unit's life ---
 
@@ -106,6 +119,7 @@ class Unit:
         if self.phase != "install":
             self.component.enter(STARTING)
         with self.device.notify_socket(self._told) as where:
+            self._where = where
             try:
                 run = self._begin(where)
             except BadRecipe as error:
@@ -126,6 +140,15 @@ class Unit:
             self._ready.set()
         elif line == "STOPPING=1":
             self._ends.set()
+        elif line == BARRIER.decode():
+            self._barrier.set()
+
+    def _all_told(self) -> None:
+        """Returns once all that a process said before its end has been heard; the socket keeps the order."""
+        self._barrier.clear()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as voice:
+            voice.sendto(BARRIER, str(self._where))
+        self._barrier.wait(BARRIER_S)
 
     def _begin(self, where: Path) -> Running:
         one, device = self.component, self.device
@@ -152,7 +175,8 @@ class Unit:
                 if self.phase == "install":
                     return None if run.code == 0 else f"exit-code {run.code}"
                 # The notification may have come just before the end.
-                if self._ready.wait(0.2):
+                self._all_told()
+                if self._ready.is_set():
                     return None
                 return f"exit-code {run.code}" if run.code else "protocol"
         if self._stopping.is_set():
@@ -166,7 +190,8 @@ class Unit:
         if self._stopping.is_set():
             return None
         if run.code == 0 or run.code in CLEAN_SIGNALS:
-            if self.phase == "startup" and not self._ends.wait(0.2):
+            self._all_told()
+            if self.phase == "startup" and not self._ends.is_set():
                 self._stopping.wait()  # RemainAfterExit: the unit stays active without a process
             else:
                 self.component.enter(FINISHED)

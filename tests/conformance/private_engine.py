@@ -37,7 +37,7 @@ class PrivateEngine:
             self._process = subprocess.Popen(
                 ["unshare", "--net", "sh", "-c", dockerd], stdout=log, stderr=log
             )
-        wait_for(self.answers, f"the engine answers; {self._log}", 60)
+        wait_for(self.answers, f"the engine answers; {self._log}", 240)
 
     def answers(self) -> bool:
         done = subprocess.run(["docker", "version"], env={**os.environ, "DOCKER_HOST": self.address}, capture_output=True, check=False)  # fmt: skip
@@ -56,7 +56,7 @@ class PrivateEngine:
         """As systemd stops docker.service: SIGTERM, and the containers end with it."""
         if self._process is not None:
             self._process.send_signal(signal.SIGTERM)
-            self._process.wait(60)
+            self._process.wait(240)
             self._process = None
 
     def close(self) -> None:
@@ -64,7 +64,7 @@ class PrivateEngine:
         for mount in reversed([disk.mountpoint for disk in psutil.disk_partitions(all=True)]):
             if mount.startswith(str(self.folder)):
                 with contextlib.suppress(subprocess.SubprocessError):
-                    subprocess.run(["umount", "-l", mount], check=False, capture_output=True, timeout=20)
+                    subprocess.run(["umount", "-l", mount], check=False, capture_output=True, timeout=120)
 
 
 @contextlib.contextmanager

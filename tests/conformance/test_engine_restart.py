@@ -40,7 +40,7 @@ def broker(engine: PrivateEngine, new_line: Line) -> Recipe:
     image = recipe.document["Manifests"][0]["Artifacts"][0]["Uri"].removeprefix("docker:")
     new_line.recipes[BROKER] = recipe.changed(recipe.version, {image: IMAGE})
     assert new_line.deploy(only=(BROKER,)).status == SUCCEEDED
-    wait_for(lambda: runs(new_line), "the broker runs", 60)
+    wait_for(lambda: runs(new_line), "the broker runs", 240)
     return new_line.recipes[BROKER]
 
 
@@ -60,12 +60,12 @@ def test_an_engine_that_restarts_again_and_again_is_no_failure_of_any_component(
         engine.stop()
         wait_for(
             lambda turn=turn: new_line.device.log(broker).count("Docker went away") == turn,
-            "the component sees that the engine is gone", 30,
+            "the component sees that the engine is gone", 120,
         )  # fmt: skip
         engine.start()
 
         wait_for(
-            lambda before=before: runs(new_line) and runs(new_line) != before, "a new container runs", 60
+            lambda before=before: runs(new_line) and runs(new_line) != before, "a new container runs", 240
         )
         assert len(runs(new_line)) == 1
 
@@ -83,9 +83,9 @@ def test_an_engine_that_comes_up_after_the_nucleus_is_waited_for(
     new_line.device.boot()
     component = new_line.device.components[broker.name]
     errors = component.reason
-    wait_for(lambda: component.state == RUNNING, "the script runs and waits", 30)
+    wait_for(lambda: component.state == RUNNING, "the script runs and waits", 120)
     engine.start()
 
-    wait_for(lambda: len(runs(new_line)) == 1, "the broker runs", 60)
+    wait_for(lambda: len(runs(new_line)) == 1, "the broker runs", 240)
     assert component.state == RUNNING
     assert component.reason == errors

@@ -3,12 +3,12 @@
 
 One line for all, in order: each test takes up where the one before left off, while parts flow from the source folder
 to the uplink; the last one counts them. docs/lifecycle.md is the table of these tests.
+
+Deadlines are for a machine that is slow and busy: none of them is a promise of ours, and each costs nothing when it is
+kept. How long a service takes to stop is promised, and the engine's own clock says it.
 """
 
-import os
-import signal
-import subprocess
-import time
+import itertools
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,10 +18,15 @@ from brokers import wait_for
 from conformance.device import BROKEN, ERRORED, FAILED, RUNNING, STARTING, SUCCEEDED
 from conformance.engine import docker, health, inspected
 from conformance.line import BROKER, CAPTURE, CELLS, CONSOLE, FORWARDER, INFERENCE, SERVICES, TURBOFAN, Line
+from engine_events import stops
 
 pytestmark = pytest.mark.containers
 
 PARTS_OF_A_LINE = tuple(sorted(part.lower() for part in SERVICES))
+STOP_S = 12
+"""What a service has from SIGTERM to its end (recipes/run.sh, --stop-timeout)."""
+SOON_S = 120.0
+NUMBERS = itertools.count(1)
 WRONG_SETTING = {"{configuration:/LogLevel}": "SHOUTING"}
 
 
@@ -73,7 +78,7 @@ def test_a_service_is_running_only_once_it_is_healthy_or_says_so(line: Line) -> 
             assert reports[0].state == RUNNING
             assert up >= reports[0].at - 0.5
     for name in map(line.container, SERVICES):
-        wait_for(lambda name=name: health(name) == "healthy", f"{name} is healthy", 30)  # type: ignore[misc]
+        wait_for(lambda name=name: health(name) == "healthy", f"{name} is healthy", SOON_S)  # type: ignore[misc]
 
 
 def test_containers_are_confined_as_the_recipes_say(line: Line) -> None:
@@ -88,14 +93,14 @@ def test_containers_are_confined_as_the_recipes_say(line: Line) -> None:
         assert inspected(line.container(part))["Config"]["User"] == "10001:10001", part
     published = {part: inspected(line.container(part))["HostConfig"]["PortBindings"] for part in SERVICES}
     assert {part for part, ports in published.items() if ports} == {CONSOLE}
-    with urllib.request.urlopen(f"http://127.0.0.1:{line.console_port}/healthz", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{line.console_port}/healthz", timeout=60) as answer:
         assert answer.status == 200
 
 
 def test_parts_flow_from_the_source_folder_to_the_uplink(line: Line) -> None:
     line.uplink.start()
     line.wait_judged(5)
-    wait_for(lambda: len(line.inspections()) >= 5, "five parts have arrived", 30)
+    wait_for(lambda: len(line.inspections()) >= 5, "five parts have arrived", SOON_S)
 
 
 def test_a_crash_is_followed_by_a_new_container_and_nothing_else_is_touched(line: Line) -> None:
@@ -126,9 +131,9 @@ def test_a_broker_that_crashes_comes_back_and_the_others_wait_for_it(line: Line)
     docker("kill", line.container(BROKER))
 
     line.device.wait(line.recipes[BROKER], RUNNING, times=times + 1)
-    wait_for(lambda: unchanged(before, line.ids(), BROKER), "only the broker has a new container", 30)
+    wait_for(lambda: unchanged(before, line.ids(), BROKER), "only the broker has a new container", SOON_S)
     heard = len(line.inspections())
-    wait_for(lambda: len(line.inspections()) > heard, "parts arrive again", 60)
+    wait_for(lambda: len(line.inspections()) > heard, "parts arrive again", SOON_S)
 
 
 def test_the_nucleus_ipc_may_go_and_come_without_any_service_noticing(line: Line) -> None:
@@ -155,6 +160,7 @@ def test_an_update_of_one_component_leaves_the_others_alone(line: Line) -> None:
     line.wait_judged(3)
     if not is_lite(line):
         # A new container sees the nucleus's new socket; those from before its restart do not.
+        line.device.ipc.wait_for_subscribers(1, SOON_S)
         assert line.device.ipc.subscribers() == [line.device.components[newer.name].token]
 
 
@@ -178,16 +184,18 @@ def test_a_service_that_does_not_reach_its_broker_is_not_running(line: Line) -> 
         update = pool.submit(line.deploy, {CAPTURE: recipe})
         try:
             wait_for(
-                lambda: line.ids().get("capture") not in {None, before}, "the new container is there", 60
+                lambda: line.ids().get("capture") not in {None, before}, "the new container is there", SOON_S
             )
-            component = line.device.components[recipe.name]
-            for _ in range(50):
-                assert component.state == STARTING
-                assert not update.done()
-                time.sleep(0.1)
+            component, came = line.device.components[recipe.name], len(line.device.log(recipe))
+            wait_for(
+                lambda: "mqtt_unreachable" in line.device.log(recipe)[came:],
+                "the service waited for its broker in vain", SOON_S,
+            )  # fmt: skip
+            assert component.state == STARTING
+            assert not update.done()
         finally:
             docker("unpause", line.container(BROKER))
-        assert update.result(120).status == SUCCEEDED
+        assert update.result(300).status == SUCCEEDED
     line.wait_judged(3)
 
 
@@ -225,7 +233,7 @@ def test_a_model_is_updated_without_touching_inference(line: Line) -> None:
     said = (line.folder / "state/inference/serving/pv-el-cells").read_text()
     assert said.startswith("1.0.1 serving sha256:")
     wait_for(
-        lambda: line.inspections()[-1]["data"]["verdict"]["model"]["version"] == "1.0.1", "it judges", 30
+        lambda: line.inspections()[-1]["data"]["verdict"]["model"]["version"] == "1.0.1", "it judges", SOON_S
     )
 
 
@@ -266,7 +274,7 @@ def test_a_bad_model_fails_its_deployment_also_when_inference_is_changed_by_the_
     assert "does not serve pv-el-cells 1.0.3: 1.0.3 refused" in line.device.log(line.recipes[CELLS])
     if is_lite(line):
         assert line.deploy().status == SUCCEEDED
-    wait_for(lambda: line.is_running(INFERENCE) and line.is_running(CELLS), "both are RUNNING again", 90)
+    wait_for(lambda: line.is_running(INFERENCE) and line.is_running(CELLS), "both are RUNNING again", 240)
     assert unchanged(before, line.ids(), INFERENCE)
     line.wait_judged(3)
     assert line.inspections()[-1]["data"]["verdict"]["model"]["version"] == "1.0.1"
@@ -311,23 +319,34 @@ def test_an_update_waits_for_the_part_under_inspection_on_classic_and_ends_it_fi
 ) -> None:
     """Inference is held in the middle of a part; the update of the console must not begin before the part is judged."""
     docker("pause", line.container(INFERENCE))
-    time.sleep(1)  # Capture sends a part each quarter of a second: one is under inspection now.
+    if not is_lite(line):
+        # Capture says so itself; inference would be asked, too, and can't answer.
+        wait_for(
+            lambda: any(line.device.ipc.ask_to_update(f"ask-{next(NUMBERS)}", timeout_s=1).values()),
+            "a part is under inspection", SOON_S,
+        )  # fmt: skip
     before, console = len(line.device.ipc.deferrals), line.ids()["console"]
     with ThreadPoolExecutor(1) as pool:
         update = pool.submit(line.deploy, {CONSOLE: line.recipes[CONSOLE].changed("0.2.1")})
         try:
             if is_lite(line):
-                wait_for(lambda: line.ids().get("console") not in {None, console}, "lite does not ask", 60)
+                wait_for(
+                    lambda: line.ids().get("console") not in {None, console}, "lite does not ask", SOON_S
+                )
                 assert len(line.device.ipc.deferrals) == before
             else:
                 wait_for(
-                    lambda: [one for one in line.device.ipc.deferrals[before:] if one.recheck_after_ms],
-                    "a service defers the update", 20,
+                    lambda: [
+                        one
+                        for one in line.device.ipc.deferrals[before:]
+                        if one.recheck_after_ms and one.deployment_id.startswith("deployment-")
+                    ],
+                    "a service defers the update", SOON_S,
                 )  # fmt: skip
                 assert line.ids()["console"] == console
         finally:
             docker("unpause", line.container(INFERENCE))
-        assert update.result(120).status == SUCCEEDED
+        assert update.result(300).status == SUCCEEDED
     assert line.ids()["console"] != console
     assert line.counts().parts["not_inspected"] == 0
 
@@ -338,7 +357,7 @@ def test_a_stale_container_with_our_name_is_no_obstacle(line: Line) -> None:
     image = inspected(line.container(CONSOLE))["Config"]["Image"]
     others = tuple(part for part in (*SERVICES, CELLS, TURBOFAN) if part != CONSOLE)
     assert line.deploy(only=others).status == SUCCEEDED
-    assert "console" not in line.ids()
+    wait_for(lambda: "console" not in line.ids(), "the engine has removed it", SOON_S)
     stale = docker("create", "--name", line.container(CONSOLE), image)
 
     assert line.deploy().status == SUCCEEDED
@@ -350,24 +369,18 @@ def test_a_stale_container_with_our_name_is_no_obstacle(line: Line) -> None:
 def test_a_stop_reaches_the_service_which_ends_by_itself_within_its_time(line: Line) -> None:
     others = tuple(part for part in (*SERVICES, CELLS, TURBOFAN) if part not in {CAPTURE, FORWARDER})
     marks = {part: len(line.device.log(line.recipes[part])) for part in (CAPTURE, FORWARDER)}
-    with subprocess.Popen(
-        ["docker", "events", "--filter", "event=die", "--format", "{{.Actor.Attributes.name}} {{.Actor.Attributes.exitCode}}"],
-        stdout=subprocess.PIPE, text=True,
-    ) as events:  # fmt: skip
-        started = time.monotonic()
+    names = {line.container(CAPTURE), line.container(FORWARDER)}
+    with stops(line.prefix) as told:
         assert line.deploy(only=others).status == SUCCEEDED
-        took_s = time.monotonic() - started
-        wait_for(lambda: line.ids().keys() == {"broker", "inference", "console"}, "they are gone", 5)
-        time.sleep(0.5)  # The engine's last event is on its way.
-        os.kill(events.pid, signal.SIGTERM)
-        died = dict(row.split() for row in (events.stdout or []) if row.startswith(line.prefix))
+        wait_for(lambda: line.ids().keys() == {"broker", "inference", "console"}, "they are gone", SOON_S)
+        ended = told.wait(*names)
 
-    assert died == {line.container(CAPTURE): "0", line.container(FORWARDER): "0"}
-    assert took_s < 40
+    assert {name: one.code for name, one in ended.items()} == dict.fromkeys(names, 0)
+    assert all(one.took_s < STOP_S for one in ended.values()), ended
     for part, mark in marks.items():
         assert "stopped" in line.device.log(line.recipes[part])[mark:], part
     at_rest = line.counts()
-    assert at_rest.parts["sent"] == at_rest.parts["judged"]
+    assert at_rest.parts["sent"] == at_rest.parts["judged"] > 0
 
     assert line.deploy().status == SUCCEEDED
     assert tuple(sorted(line.ids())) == PARTS_OF_A_LINE
@@ -375,7 +388,7 @@ def test_a_stop_reaches_the_service_which_ends_by_itself_within_its_time(line: L
 
 def test_a_nucleus_that_stops_takes_every_container_along_and_brings_it_back(line: Line) -> None:
     line.device.close()
-    wait_for(lambda: line.ids() == {}, "no container is left", 10)
+    wait_for(lambda: line.ids() == {}, "no container is left", SOON_S)
 
     line.device.boot()
 
@@ -396,10 +409,15 @@ def test_after_a_power_cut_everything_comes_up_again_with_one_container_each(lin
     line.device.boot()
 
     line.wait_running()
-    after = line.ids()
-    assert tuple(sorted(after)) == PARTS_OF_A_LINE
-    assert not set(before.values()) & set(after.values())
-    wait_for(lambda: line.device.state(line.recipes[CELLS]) == RUNNING, "the model's component ran again", 30)
+    # The broker's component is RUNNING as soon as its script is, and the old broker may be there a little longer.
+    wait_for(
+        lambda: tuple(sorted(after := line.ids())) == PARTS_OF_A_LINE
+        and not set(before.values()) & set(after.values()),
+        "each part has one container, and a new one", SOON_S,
+    )  # fmt: skip
+    wait_for(
+        lambda: line.device.state(line.recipes[CELLS]) == RUNNING, "the model's component ran again", 240
+    )
     said = (line.folder / "models/pv-el-cells/active").read_text().splitlines()[0]
     assert said == "1.0.1"
 
@@ -413,7 +431,7 @@ def test_three_crashes_break_it_with_a_reason_and_leave_no_orphan(line: Line) ->
         docker("kill", container)
         wait_for(
             lambda since=times: component.state == BROKEN or line.restarts_of(CONSOLE) > since,  # type: ignore[misc]
-            "it is up again, or broken", 60,
+            "it is up again, or broken", SOON_S,
         )  # fmt: skip
         if component.state == BROKEN:
             break
@@ -421,7 +439,7 @@ def test_three_crashes_break_it_with_a_reason_and_leave_no_orphan(line: Line) ->
     assert component.state == BROKEN
     assert "137" in component.reason
     assert f"container {line.container(CONSOLE)} ended with 137" in line.device.log(line.recipes[CONSOLE])
-    wait_for(lambda: "console" not in line.ids(), "no container is left", 10)
+    wait_for(lambda: "console" not in line.ids(), "no container is left", SOON_S)
     assert {**line.ids(), "console": ""} == {**before, "console": ""}
     assert ERRORED in [state for _, state in component.states] or is_lite(line)
     # It stays so until a deployment.
@@ -430,6 +448,8 @@ def test_three_crashes_break_it_with_a_reason_and_leave_no_orphan(line: Line) ->
 
 
 def test_no_part_was_lost_or_counted_twice_by_all_of_this(line: Line) -> None:
+    line.end_shift()
+
     def all_there() -> bool:
         counts = line.counts()
         return (
@@ -438,7 +458,7 @@ def test_no_part_was_lost_or_counted_twice_by_all_of_this(line: Line) -> None:
             and len(line.inspections()) >= line.parts
         )
 
-    wait_for(all_there, f"every part is sent, and its event at the uplink: {line.counts()}", 240)
+    wait_for(all_there, f"every part is sent, and its event at the uplink: {line.counts()}", 600)
     counts, inspections = line.counts(), line.inspections()
     assert counts.parts == {"sent": line.parts, "judged": line.parts, "not_inspected": 0, "skipped": 0}
     assert counts.events["published"] == counts.events["stored"] == counts.events["delivered"] == line.parts

@@ -15,6 +15,9 @@ from conformance.line import BROKER, CAPTURE, CAPTURE2, CELLS, FORWARDER, INFERE
 
 pytestmark = pytest.mark.containers
 
+LOOKS_S = 25
+"""Seconds that a start looks for its image here, in place of 270: it looks every five, and twice even on a slow machine."""
+STARTS = 3
 NOWHERE = "127.0.0.1:5000/linewatch/nothing@sha256:" + "0" * 64
 
 
@@ -42,7 +45,7 @@ def test_control_without_removing_what_was_left_one_killed_client_breaks_the_com
     del careless.document["Lifecycle"]["all"]["shutdown"]
     assert new_line.deploy({BROKER: careless}, only=(BROKER,)).status == SUCCEEDED
     container = new_line.container(BROKER)
-    wait_for(lambda: containers(container, running_only=True).get(container), "it runs", 30)
+    wait_for(lambda: containers(container, running_only=True).get(container), "it runs", 120)
     orphan = containers(container)[container]
 
     kill_client(new_line, BROKER)
@@ -66,7 +69,7 @@ def test_control_with_run_a_service_without_its_broker_counts_as_running(new_lin
 
 def test_an_image_that_cannot_be_had_fails_the_deployment_by_name_and_touches_nothing(new_line: Line) -> None:
     assert new_line.deploy(only=(BROKER,)).status == SUCCEEDED
-    wait_for(lambda: new_line.ids().keys() == {"broker"}, "it runs", 30)
+    wait_for(lambda: new_line.ids().keys() == {"broker"}, "it runs", 120)
     before = new_line.ids()
 
     outcome = new_line.deploy(
@@ -81,20 +84,21 @@ def test_an_image_that_cannot_be_had_fails_the_deployment_by_name_and_touches_no
 
 def test_an_image_that_somebody_removed_is_named_in_a_bounded_time(new_line: Line) -> None:
     """The artifact was there at deployment; at the start the image is gone and no registry answers. With less time."""
-    recipe = new_line.recipes[BROKER].changed("0.2.1", {"+ 270)": "+ 12)"})
+    recipe = new_line.recipes[BROKER].changed("0.2.1", {"+ 270)": f"+ {LOOKS_S})"})
     for manifest in recipe.document["Manifests"]:
         manifest["Artifacts"] = []
     gone = recipe.changed("0.2.1", {image_of(new_line, BROKER): NOWHERE})
 
     started = time.monotonic()
     new_line.deploy({BROKER: gone}, only=(BROKER,))
-    new_line.device.wait(gone, BROKEN, 120)
+    new_line.device.wait(gone, BROKEN, 600)
 
-    assert time.monotonic() - started < 120
+    # A pull that hangs would have no end. What a start does besides takes a busy machine a while.
+    assert time.monotonic() - started < STARTS * (LOOKS_S + 60)
     log = new_line.device._log(gone.name).read_text()
-    # In each of three starts it looks at least twice, and is not silent meanwhile.
-    assert log.count(f"linewatch: no image {NOWHERE} yet") >= 6
-    assert log.count(f"linewatch: image {NOWHERE} is neither here nor to be had") == 3
+    # In each of its starts it looks at least twice, and is not silent meanwhile.
+    assert log.count(f"linewatch: no image {NOWHERE} yet") >= 2 * STARTS
+    assert log.count(f"linewatch: image {NOWHERE} is neither here nor to be had") == STARTS
     assert new_line.ids() == {}
 
 
@@ -109,8 +113,8 @@ def test_both_kinds_of_stations_work_side_by_side(new_line: Line) -> None:
         mine = [event for event in new_line.inspections(line) if event["type"] == "InferenceCompleted"]
         return len({str(event["id"]) for event in mine})
 
-    wait_for(lambda: judged("line-1") == new_line.parts, "every picture is judged and has arrived", 90)
-    wait_for(lambda: judged("line-2") >= 10, "sensor windows are judged and arrive", 90)
+    wait_for(lambda: judged("line-1") == new_line.parts, "every picture is judged and has arrived", 300)
+    wait_for(lambda: judged("line-2") >= 10, "sensor windows are judged and arrive", 300)
 
 
 def test_values_with_shell_characters_reach_the_service_as_they_are(new_line: Line) -> None:
@@ -122,6 +126,6 @@ def test_values_with_shell_characters_reach_the_service_as_they_are(new_line: Li
 
     # The passwords are made from the value before the broker runs; where it makes none, three starts used it.
     wait_for(
-        lambda: "broker" in new_line.ids() or new_line.device.state(broker) == BROKEN, "it was started", 60
+        lambda: "broker" in new_line.ids() or new_line.device.state(broker) == BROKEN, "it was started", 240
     )
     assert not canary.exists()

@@ -68,7 +68,7 @@ class Uplink:
             "run", "-d", "--rm", "--init", "--name", self.name, "--network", self._network, "--network-alias", HOST,
             "-v", f"{self.folder}:/uplink", "--entrypoint", "sh", IMAGE, "-c", COMMAND,
         )  # fmt: skip
-        wait_for(self._records, "the uplink takes what is published", 30)
+        wait_for(self._records, "the uplink takes what is published", 120)
 
     def _records(self) -> bool:
         said = ("mosquitto_pub", "-p", "1884", "-q", "1", "-t", "linewatch/hello", "-m", "hello")

@@ -20,7 +20,7 @@ from compose_stack import ROOT, ComposeFailed, Stack, not_run, why_no_engine
 from linewatch_plant.processes import free_port
 
 RATE = 6
-BUILD_S = 1500
+BUILD_S = 3000
 LOGS = ROOT / "build" / "containers"
 
 
@@ -61,10 +61,10 @@ def stack(images: dict[str, str]) -> Iterator[Stack]:
     finally:
         try:
             log = stack.run("--profile", "*", "logs", "--no-color", "--timestamps")
-        except ComposeFailed as error:
+        except (ComposeFailed, subprocess.TimeoutExpired) as error:
             log = str(error)
+        stack.run("--profile", "*", "down", "--volumes", "--remove-orphans", timeout_s=600)
         (LOGS / "stack.log").write_text(log)
-        stack.run("--profile", "*", "down", "--volumes", "--remove-orphans", timeout_s=120)
         own = [value for name, value in stack.settings.items() if name.endswith("_IMAGE")]
         subprocess.run(["docker", "rmi", "--force", *own], capture_output=True, check=False)
 

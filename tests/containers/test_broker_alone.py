@@ -66,18 +66,18 @@ class Client:
         self._client.on_subscribe = lambda _c, _u, number, _codes, _p: self._told.__setitem__(number, 0)
         self._client.connect(host, port)
         self._client.loop_start()
-        assert self._event.wait(10), f"{user}: no answer"
+        assert self._event.wait(60), f"{user}: no answer"
 
     def says(self, topic: str) -> int:
         """Publishes; the broker's answer."""
         number = self._client.publish(topic, b"{}", qos=1).mid
-        wait_for(lambda: number in self._told, f"an answer to {topic}")
+        wait_for(lambda: number in self._told, f"an answer to {topic}", 60)
         return self._told[number]
 
     def listens(self, topics: str) -> None:
         """Subscribes and returns with the broker's answer: all that was sent here before it has been read, too."""
         _, number = self._client.subscribe(topics, qos=1)
-        wait_for(lambda: number in self._told, "an answer to the subscription")
+        wait_for(lambda: number in self._told, "an answer to the subscription", 60)
 
     def close(self) -> None:
         self._client.disconnect()
@@ -137,7 +137,7 @@ def test_nobody_else_is_let_in(connect: Callable[..., Client], user: str, passwo
 
 
 def test_the_health_check_tells_a_broker_that_answers_from_one_that_does_not(broker: DockerContainer) -> None:
-    assert broker.exec(["healthy"]).exit_code == 0
+    wait_for(lambda: broker.exec(["healthy"]).exit_code == 0, "it is healthy", 60)
     # The same question with a password that the broker does not have.
     assert (
         broker.exec(

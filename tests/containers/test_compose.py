@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 from brokers import wait_for
-from compose_stack import CAPTURES, SERVICES, Stack
+from compose_stack import CAPTURES, SERVICES, SOON_S, Stack
 
 pytestmark = pytest.mark.containers
 
@@ -23,12 +23,14 @@ codes, ended = [], threading.Event()
 def connected(client, _u, _flags, code, _p):
     codes.append(code.value)
     if code.value:
+        client.disconnect()  # or it would try again, and be told once more
         ended.set()
     else:
         client.publish(topic, b"{}", qos=1)
 
-def published(_c, _u, _mid, code, _p):
+def published(client, _u, _mid, code, _p):
     codes.append(code.value)
+    client.disconnect()
     ended.set()
 
 client = m.Client(m.CallbackAPIVersion.VERSION2, "test", protocol=m.MQTTv5)
@@ -36,7 +38,7 @@ client.username_pw_set(user, pathlib.Path("/run/linewatch/mqtt-password").read_t
 client.on_connect, client.on_publish = connected, published
 client.connect("broker", 1883)
 client.loop_start()
-ended.wait(10)
+ended.wait(120)
 print(*codes)
 """
 CONNECTED, NOT_AUTHORISED = 0x00, 0x87
@@ -44,17 +46,18 @@ CONNECTED, NOT_AUTHORISED = 0x00, 0x87
 
 def test_every_service_is_healthy_by_its_own_check(stack: Stack) -> None:
     for service in SERVICES:
-        assert stack.is_healthy(service), service
+        # It was, or there were no stack; one look may come while a busy machine lets a check wait too long.
+        wait_for(lambda service=service: stack.is_healthy(service), f"{service} is healthy", SOON_S)  # type: ignore[misc]
 
 
 def test_it_inspects_parts_of_both_lines_and_raises_work_orders(stack: Stack) -> None:
     wait_for(
         lambda: all(stack.spool(one)[0].get(("", "judged"), 0) > 10 for one in CAPTURES),
         "parts are judged",
-        60,
+        SOON_S,
     )
     stack.flows()
-    wait_for(lambda: sum(stack.cloud()["work_orders"].values()), "a work order is raised", 60)
+    wait_for(lambda: sum(stack.cloud()["work_orders"].values()), "a work order is raised", SOON_S)
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -90,9 +93,9 @@ def test_only_the_page_is_published_and_on_loopback_only(stack: Stack) -> None:
 
 
 def test_the_page_asks_for_its_password(stack: Stack) -> None:
-    with urllib.request.urlopen(f"http://127.0.0.1:{stack.console_port}/", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{stack.console_port}/", timeout=60) as answer:
         assert answer.url.endswith("/login")
-    with urllib.request.urlopen(f"http://127.0.0.1:{stack.console_port}/healthz", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{stack.console_port}/healthz", timeout=60) as answer:
         assert json.load(answer) == {"state": "serving", "broker": "connected", "cloud_api": "up"}
 
 
@@ -119,6 +122,8 @@ def test_no_service_sees_another_ones_secrets(stack: Stack) -> None:
     assert sorted(stack.run("exec", "-T", "console", "ls", "/run/linewatch").split()) == [
         "mqtt-password",
         "page-password",
+        "sign-in",
+        "users.json",
     ]
     assert sorted(stack.run("exec", "-T", "forwarder", "ls", "/run/uplink").split()) == [
         "ca.pem",

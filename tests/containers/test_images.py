@@ -23,6 +23,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 pytestmark = pytest.mark.containers
 
 MEGABYTE = 1_000_000
+SECOND_NS = 1_000_000_000
 # What we add to the base image, gzip: what a device with the base image loads.
 BUDGET_MB = {
     ("inference", "linux/amd64"): 95, ("inference", "linux/arm64"): 80, ("capture", "linux/amd64"): 75,
@@ -109,6 +110,19 @@ def test_nothing_in_an_image_is_started_by_a_shell_or_as_root(
     assert config["Healthcheck"]["Test"][0] == "CMD"
     for command in (config.get("Entrypoint") or [], config["Cmd"], config["Healthcheck"]["Test"][1:]):
         assert not {"sh", "/bin/sh", "bash", "/bin/bash"} & set(command)
+
+
+@EVERY
+@EACH
+def test_a_slow_machine_has_minutes_for_a_start_and_a_quick_one_is_healthy_at_once(
+    built: Built, configs: Any, name: str, platform: str
+) -> None:
+    """Inference, which proves its models first, was "unhealthy" after 105 s of a busy machine, and `compose up` failed."""
+    built.has(name, platform)
+    check = configs[name, platform]["Config"]["Healthcheck"]
+
+    assert check["StartPeriod"] >= (120 if name == "broker" else 300) * SECOND_NS
+    assert check["StartInterval"] == SECOND_NS
 
 
 def bake(target: str, folder: Path, *options: str, **values: str) -> tuple[str, list[str]]:

@@ -28,15 +28,17 @@ try() {
   echo "== $1"
   tools/containers/engine 2>&1
   docker info --format '{{.DriverStatus}} {{.RegistryConfig.Mirrors}}'
-  python3 -c 'import urllib.request as u; print("registry", u.urlopen("http://127.0.0.1:5000/v2/", timeout=5).status)'
+  python3 -c 'import urllib.request as u; print("registry", u.urlopen("http://127.0.0.1:5000/v2/", timeout=60).status)'
 }
+# Gone before the next try: a process that was killed is there a little longer on a busy machine.
+dead() { kill -9 "$@"; local one; for one in "$@"; do timeout 60 tail --pid="$one" -f /dev/null; done; }
 try nothing
 try again
-kill -9 $(cat $state/dockerd.pid)
+dead $(cat $state/dockerd.pid)
 try killed
-kill -9 $(cat $state/dockerd.pid) $(cat /run/docker/containerd/containerd.pid)
+dead $(cat $state/dockerd.pid) $(cat /run/docker/containerd/containerd.pid)
 try 'killed with containerd'
-kill -9 $(pgrep -f "serve $state/registry.yml")
+dead $(pgrep -f "serve $state/registry.yml")
 try 'registry killed'
 sed -i s/10m/9m/ $state/daemon.json
 try 'other settings'
@@ -53,7 +55,7 @@ def test_the_engine_comes_up_from_nothing_and_again_after_any_kill() -> None:
         pytest.skip("not run: needs root, and the programs that tools/containers/engine installs")
     done = subprocess.run(
         ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child", "bash", "-c", LIFE],
-        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=1800, check=False,
         env={name: value for name, value in os.environ.items() if "proxy" not in name.lower()},
     )  # fmt: skip
 
@@ -64,7 +66,12 @@ def test_the_engine_comes_up_from_nothing_and_again_after_any_kill() -> None:
         assert "http://127.0.0.1:5000" in life
         assert "registry 200" in life
     said = {
-        name: [line for line in life.splitlines() if line.startswith("engine: ") and "overlayfs" not in line]
+        # What this kernel can't emulate is said each time, and is nothing that the engine needs.
+        name: [
+            line
+            for line in life.splitlines()
+            if line.startswith("engine: ") and "overlayfs" not in line and "no arm64 emulation" not in line
+        ]
         for name, life in lives.items()
     }
     started = "engine: starting dockerd"

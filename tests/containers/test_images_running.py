@@ -3,13 +3,12 @@
 
 import os
 import platform
-from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from brokers import wait_for
-from built_images import PLATFORMS, ROOT, WITHOUT_SHELL, Built, Container, container, docker
+from built_images import EMULATOR, PLATFORMS, ROOT, WITHOUT_SHELL, Built, Container, container, docker
 
 from linewatch.v1 import inspector_pb2, inspector_pb2_grpc
 
@@ -17,7 +16,7 @@ pytestmark = pytest.mark.containers
 
 HERE = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}[platform.machine()]
 GRACE_S = 12
-START_S = 400
+START_S = 1200
 """Emulated on a busy machine; a tenth of it otherwise."""
 EACH = pytest.mark.parametrize("platform", PLATFORMS)
 
@@ -43,7 +42,7 @@ STANDING_ALONE = {
 def runnable(built: Built, name: str, platform: str) -> str:
     """The image's reference; skips where it can't be run."""
     built.has(name, platform)
-    if platform != HERE and not Path("/proc/sys/fs/binfmt_misc/qemu-aarch64").exists():
+    if platform != HERE and not EMULATOR.exists():
         pytest.skip(f"not run: no emulator for {platform} programs; tools/containers/engine sets it up")
     return built.reference(name, platform)
 
@@ -170,7 +169,7 @@ def answers(built: Built, configs: Any) -> dict[str, inspector_pb2.InspectRespon
             for model in ("pv-el-cells", "turbofan"):
                 running.until(f'"event": "model_loaded", "model": "{model}"', START_S)
             found[one] = inspected(running, part)
-            assert running.health() == 0
+            wait_for(lambda: running.health() == 0, "inference is healthy", START_S)
             code, took_s = running.stop(GRACE_S)
             assert (code, took_s < GRACE_S) == (0, True)
     return found
@@ -186,7 +185,7 @@ def inspected(running: Container, part: bytes) -> inspector_pb2.InspectResponse:
             with_heatmap=True,
         )
         answer: inspector_pb2.InspectResponse = inspector_pb2_grpc.InspectorStub(channel).Inspect(
-            request, timeout=60
+            request, timeout=600, wait_for_ready=True
         )
     return answer
 

@@ -85,5 +85,5 @@ def test_a_promoted_image_is_the_built_one_and_an_engine_pulls_and_runs_it_by_di
                 reference,
                 "-h",
             ]
-            said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+            said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
             assert "mosquitto version" in said.stdout

@@ -23,7 +23,7 @@ def test_the_whole_day_from_release_to_teardown_ends_as_it_should() -> None:
         pytest.skip("images are built for one platform only; make images PLATFORMS=linux/amd64,linux/arm64")
 
     ran = subprocess.run(
-        [sys.executable, "-m", "linewatch_plant.rehearsal"], cwd=ROOT, capture_output=True, text=True, timeout=900, check=False
+        [sys.executable, "-m", "linewatch_plant.rehearsal"], cwd=ROOT, capture_output=True, text=True, timeout=3600, check=False
     )  # fmt: skip
 
     assert ran.returncode == 0, ran.stdout[-4000:] + ran.stderr[-4000:]

@@ -19,7 +19,7 @@ SHARED = {"linewatch", "open_inference", "linewatch_runtime"}
 MAY_PRINT = {
     "settings.py", "state_dir.py", "telemetry.py", "health.py",  # of the runtime: they speak before there is a log
     "__main__.py", "healthcheck.py",  # command lines: why the process can't start, what a health check found
-    "dead_letters.py",  # a command for people
+    "dead_letters.py", "users.py",  # commands for people
 }  # fmt: skip
 
 DOMAIN_WORDS = re.compile(

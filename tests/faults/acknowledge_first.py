@@ -4,6 +4,8 @@
 The rest is the product's own. A crash between the acknowledgement and the commit leaves an event nowhere.
 """
 
+from patient_forwarder import be_patient
+
 from linewatch_forwarder import __main__ as forwarder
 from linewatch_forwarder.arrivals import arrival
 from linewatch_forwarder.intake import Intake
@@ -25,5 +27,6 @@ class AcknowledgesFirst(Intake):
 
 
 if __name__ == "__main__":
+    be_patient()
     forwarder.Intake = AcknowledgesFirst
     forwarder.main()

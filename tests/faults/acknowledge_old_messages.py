@@ -4,6 +4,8 @@
 The rest is the product's own. The broker takes it for the new message that has the same packet id, and forgets that.
 """
 
+from patient_forwarder import be_patient
+
 from linewatch_forwarder import __main__ as forwarder
 from linewatch_runtime.mqtt import Connection, Message
 
@@ -15,5 +17,6 @@ def acknowledge(connection: Connection, message: Message) -> None:
 
 
 if __name__ == "__main__":
+    be_patient()
     Connection.acknowledge = acknowledge  # type: ignore[method-assign]
     forwarder.main()

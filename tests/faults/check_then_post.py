@@ -12,14 +12,13 @@ from typing import Any
 
 import boto3
 
-from work_orders.erp import HttpErp, Tokens, credentials_from_secret
+from erp.choose import erp_of
+from erp.port import Erp
 
 
 @cache
-def _erp() -> HttpErp:
-    base_url, timeout_s = os.environ["ERP_BASE_URL"], float(os.environ["ERP_TIMEOUT_S"])
-    secret = credentials_from_secret(boto3.client("secretsmanager"), os.environ["ERP_SECRET_ID"])
-    return HttpErp(base_url, Tokens(f"{base_url}/oauth/token", secret, timeout_s), timeout_s)
+def _erp() -> Erp:
+    return erp_of(os.environ, boto3.client("secretsmanager"))
 
 
 @cache

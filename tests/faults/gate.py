@@ -87,8 +87,10 @@ class Gate:
             await writer.drain()
             for way, one in self._counts:
                 if way == direction:
-                    self.counted[way, one] += (before[len(before) - len(one) + 1 :] + chunk).count(one)
-            before = chunk[-64:]
+                    self.counted[way, one] += (before[max(0, len(before) - len(one) + 1) :] + chunk).count(
+                        one
+                    )
+            before = (before + chunk)[-64:]  # a mark may lie in three chunks: one may be a single byte
         raise ConnectionResetError  # one end closed: close both
 
     async def end(self) -> None:

@@ -2,11 +2,12 @@
 """A producer as capture is one: spool, publisher, and events made at a pace. Killed and started again it goes on.
 
 The count of made events changes in the transaction that stores them, and the id of event number n is always the same:
-so the test knows every id that was ever appended, and none is appended twice.
+so the test knows every id that was ever appended, and none is appended twice. Once it has enough it says `made N`.
 """
 
 import argparse
 import asyncio
+import re
 import uuid
 from pathlib import Path
 
@@ -37,11 +38,23 @@ def event(number: int, epoch: int) -> Record:
     return Record(event_id(number), stream_of(PLACE.line), PLACE.topic("inspection"), payload, alarm)
 
 
-async def make(worker: SpoolWorker, publisher: Publisher, count: int, rate: float) -> None:
-    """Appends until `count` events were ever made."""
+def ids_made(told: str) -> list[str]:
+    """The ids of all its events, from what the process said; empty before it has enough."""
+    said = re.findall(r"^made (\d+)\n", told, re.MULTILINE)
+    return [event_id(number) for number in range(int(said[-1]))] if said else []
+
+
+async def make(
+    worker: SpoolWorker, publisher: Publisher, count: int, rate: float, enough: Path | None
+) -> None:
+    """Appends until `count` events were ever made, and behind them until the file `enough` is there."""
     epoch = await worker.run(worker.spool.next_epoch)
-    while (made := (await worker.run(worker.spool.counts)).get("made", 0)) < count:
-        batch = [event(number, epoch) for number in range(made, min(made + BATCH, count))]
+    while True:
+        made = (await worker.run(worker.spool.counts)).get("made", 0)
+        if made >= count and (enough is None or enough.exists()):
+            break
+        end = made + BATCH if enough else min(made + BATCH, count)
+        batch = [event(number, epoch) for number in range(made, end)]
         try:
             await worker.run(worker.spool.append, batch, {"made": len(batch)})
         except SpoolFull:
@@ -50,6 +63,7 @@ async def make(worker: SpoolWorker, publisher: Publisher, count: int, rate: floa
             continue
         publisher.wake()
         await asyncio.sleep(BATCH / rate)
+    print("made", made, flush=True)
 
 
 async def main() -> None:
@@ -59,6 +73,7 @@ async def main() -> None:
     parser.add_argument("--spool", type=Path, required=True)
     parser.add_argument("--count", type=int, required=True)
     parser.add_argument("--rate", type=float, required=True)
+    parser.add_argument("--enough", type=Path, help="makes events for as long as this file is not there")
     options = parser.parse_args()
     worker = SpoolWorker(lambda: Spool(options.spool))
     committed = Subscriptions([PLACE.topic("committed")])
@@ -67,7 +82,7 @@ async def main() -> None:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(connection.run(), name="connection")
         tasks.create_task(publisher.run(), name="publisher")
-        tasks.create_task(make(worker, publisher, options.count, options.rate), name="make")
+        tasks.create_task(make(worker, publisher, options.count, options.rate, options.enough), name="make")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from brokers import (
     until,
 )
 from faults.gate import DOWN, PUBACK, UP, gate_before
-from faults.producer import event_id
+from faults.producer import ids_made
 from faults.sink import Sink, sinking
 from forwarding import Forwarder, held_writes
 from paho.mqtt.enums import CallbackAPIVersion
@@ -53,7 +53,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.anyio, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).resolve().parents[2]
 SEED = 20261121
-SHOWN_DEADLINE_S = 30.0
+SHOWN_DEADLINE_S = 120.0
 STREAM = "predictions-line-1"
 RULE = ("linewatch/v1/+/+/+/inspection", "linewatch/v1/+/+/+/batch")
 PRODUCER = Path(__file__).with_name("producer.py")
@@ -99,7 +99,7 @@ class Line:
         self.told.append(f"{what} after {took_s:.1f} s")
         return took_s
 
-    async def all_arrive(self, event_ids: Sequence[str], deadline_s: float = 60) -> None:
+    async def all_arrive(self, event_ids: Sequence[str], deadline_s: float = 120) -> None:
         await until(lambda: not self.sink.lacks(event_ids), "every event arrives", deadline_s)
 
     def report(self, tally, expected: Sequence[str]) -> None:
@@ -133,9 +133,7 @@ async def running_line(
     async with sinking(cloud.endpoint("rule"), tuple(rule)) as sink:
         with running(forwarder):
             line = Line(folder, broker, cloud, forwarder, metrics_port, sink)
-            await until(
-                lambda: len(forwarder.events("mqtt_connected")) >= 3, "the forwarder is connected", 40
-            )
+            await until(lambda: len(forwarder.events("mqtt_connected")) >= 3, "the forwarder is connected")
             await line.shows("connected", "forwarder_uplink_connected", lambda value: value == 1)
             line.told.clear()
             yield line
@@ -205,39 +203,39 @@ async def producing(folder: Path, broker: Broker, *, wait: bool = True) -> Async
 async def test_broker_that_is_killed_again_and_again_loses_nothing(line: Line, tally, long: bool) -> None:
     kills = 50 if long else 10
     count, rate = (10_000, 150) if long else (800, 60)
-    chance = random.Random(SEED)
+    chance, enough = random.Random(SEED), line.folder / "enough"
     options = {
         "--port": line.broker.port,
         "--spool": line.folder / "capture.db",
         "--count": count,
         "--rate": rate,
+        "--enough": enough,
     }
     producer = Child(
         [sys.executable, PRODUCER, *(part for pair in options.items() for part in pair)],
         line.folder / "producer.log",
     )
-    before: list[int] = []
     shown_s: list[float] = []
     with running(producer):
         for number in range(kills):
             arrived = len(line.sink.first)
-            await until(lambda: len(line.sink.first) > arrived, "events flow", 60)  # noqa: B023 - in this round
+            await until(lambda: len(line.sink.first) > arrived, "events flow", 120)  # noqa: B023 - in this round
             await asyncio.sleep(chance.uniform(0, 0.3))  # where it dies is the point of the test
-            before.append(len(line.sink.first))
             line.broker.kill()
             if number % 5 == 0:
                 shown_s.append(
                     await line.shows("a kill", "forwarder_broker_connected", lambda value: value == 0)
                 )
             await asyncio.to_thread(line.broker.start)
-        expected = [event_id(number) for number in range(count)]
-        await line.all_arrive(expected, 120)
+        enough.touch()
+        await until(lambda: ids_made(producer.told()), "the last event is made", 180)
+        expected = ids_made(producer.told())
+        await line.all_arrive(expected, 300)
 
     line.told = [f"{kills} kills of the broker, every fifth was looked for, shown after {max(shown_s):.1f} s"]
     line.report(tally, expected)
-    assert before[-1] < count, "the kills fell after everything had arrived"
     assert (tally.lost, tally.doubled) == (0, 0)
-    assert line.sink_rows() == count
+    assert line.sink_rows() == len(expected) >= count
 
 
 async def test_session_that_the_broker_forgot_costs_nothing(line: Line, tally) -> None:
@@ -289,6 +287,13 @@ async def test_session_that_was_forgotten_under_a_running_forwarder_shows(line: 
 # --- it refuses -------------------------------------------------------------------------------------------------------
 
 
+async def reloaded(cloud: Cloud) -> None:
+    """Returns once mosquitto has read its files again: a publish before that would go by the old ones."""
+    before = cloud.told().count("Reloading config.")
+    os.kill(cloud.process.pid, signal.SIGHUP)
+    await until(lambda: cloud.told().count("Reloading config.") > before, "it reads its files again")
+
+
 async def test_publish_that_the_cloud_refuses_waits_and_shows(line: Line, tally) -> None:
     acl = line.folder / "cloud" / "acl"
     allowed = acl.read_text()
@@ -296,13 +301,13 @@ async def test_publish_that_the_cloud_refuses_waits_and_shows(line: Line, tally)
         made = await capture.make(3)
         await line.all_arrive(made)
         acl.write_text("user device-1\ntopic read linewatch/#\n")
-        os.kill(line.cloud.process.pid, signal.SIGHUP)
+        await reloaded(line.cloud)
 
         made += await capture.make(5, "NG")
         await line.shows("a refusal", "forwarder_stream_refused", lambda value: value == 1, stream=STREAM)
 
         acl.write_text(allowed)
-        os.kill(line.cloud.process.pid, signal.SIGHUP)
+        await reloaded(line.cloud)
         await line.all_arrive(made)
         await line.shows("its end", "forwarder_stream_refused", lambda value: value == 0, stream=STREAM)
     line.report(tally, made)
@@ -404,7 +409,7 @@ async def test_local_broker_that_refuses_the_forwarder_shows_and_costs_nothing(
         secured.allow(denied)
         secured.start()
         made += await capture.make(3)
-        await until(lambda: refusal in line.forwarder.told(), "the broker refuses", 60)
+        await until(lambda: refusal in line.forwarder.told(), "the broker refuses")
 
         await line.shows("a refusal", metric, lambda value: value == shown)
         assert await capture.left() > 0, "the producer keeps what it was not told"
@@ -447,7 +452,7 @@ async def test_local_broker_that_refuses_capture_shows_there_and_costs_nothing(
             secured.kill()
             secured.allow()
             secured.start()
-            await until(lambda: line.sink_rows() == parts, "every event arrives", 90)
+            await until(lambda: line.sink_rows() == parts, "every event arrives", 180)
             await at_capture.shows("its end", "capture_spool_events", lambda value: value == 0)
     tally.accepted, tally.lost, tally.doubled = parts, 0, line.rows() - parts
     tally.note = "; ".join(line.told)
@@ -546,6 +551,7 @@ async def test_twin_with_the_same_client_id_shows_and_costs_nothing(where: str, 
 
 NEW = 7
 EVENT, COMMITTED = STATION.topic("inspection").encode(), STATION.topic("committed").encode()
+PATIENT = Path(__file__).with_name("patient_forwarder.py")
 ACKNOWLEDGES_OLD_MESSAGES = Path(__file__).with_name("acknowledge_old_messages.py")
 
 
@@ -560,7 +566,7 @@ async def _after_a_late_acknowledgement(
     made: list[str] = []
     async with (
         gate_before(broker.port) as gate,
-        running_line(folder, broker, cloud, port=gate.port, script=script) as line,
+        running_line(folder, broker, cloud, port=gate.port, script=script or PATIENT) as line,
         connected(broker.endpoint("speaker-of-the-test")) as speaker,
     ):
 
@@ -579,9 +585,9 @@ async def _after_a_late_acknowledgement(
             broker.start()
             await until(
                 lambda: len(line.forwarder.events("mqtt_connected")) >= sessions + 2,
-                "the forwarder is back", 60,
+                "the forwarder is back", 120,
             )  # fmt: skip
-            await until(speaker.connected.is_set, "the test is back", 60)
+            await until(speaker.connected.is_set, "the test is back", 120)
             await publish(NEW)
             await until(lambda: gate.counted[DOWN, EVENT] >= 1 + NEW, "the new ones are on their way to it")
             # It hears no answer to its `committed`, which comes behind the acknowledgement: there it stands.

@@ -21,11 +21,13 @@ from faults.loads import Station, flows_again, station
 from faults.sink import Sink, sinking
 from forwarding import Forwarder, forwarder  # noqa: F401 - a fixture
 
+from linewatch_plant.counts import read_counts
 from linewatch_runtime.events import Place
 
-pytestmark = [pytest.mark.faults, pytest.mark.anyio, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.faults, pytest.mark.anyio, pytest.mark.timeout(1800)]
 
 SEED = 20261121
+STREAM = "predictions-line-1"
 STATUS = Place("plant-1", "device", "forwarder").topic("status")
 
 EIO, ENOSPC = 5, 28
@@ -50,6 +52,10 @@ class DiskFaults:
     def next_call_fails(self, name: str, code: int) -> None:
         self._say(f"enable name={name},onetime,failinfo={code}")
 
+    def every_call_fails(self, name: str, code: int) -> None:
+        """Until `no_more`."""
+        self._say(f"enable name={name},failinfo={code}")
+
     def no_more(self) -> None:
         for name in {name for name, _ in DISK_CALLS}:
             self._say(f"disable name={name}")
@@ -58,7 +64,7 @@ class DiskFaults:
         subprocess.run(
             ["fiu-ctrl", "-f", self._pipes, "-c", command, str(self._child.process.pid)],
             check=True,
-            timeout=10,
+            timeout=60,
         )
 
 
@@ -70,19 +76,28 @@ async def test_calls_that_fail_under_load_cost_nothing_acknowledged_and_no_resta
     disk = DiskFaults(forwarder, tmp_path)
     async with sinking(cloud.endpoint("sink")) as sink, station(mosquitto) as line:
         forwarder.start()
-        await until(lambda: len(forwarder.events("mqtt_connected")) >= 3, "all is connected", 20)
+        await until(lambda: len(forwarder.events("mqtt_connected")) >= 3, "all is connected")
         await line.make(["OK"] * 50)
-        await until(lambda: not sink.lacks(line.made), "the first arrive", 20)
+        await until(lambda: not sink.lacks(line.made), "the first arrive")
         for _ in range(faults):
             disk.next_call_fails(*chance.choice(DISK_CALLS))
             await line.make(["OK", "OK", "OK", "NG", "OK"])
             assert forwarder.runs, forwarder.told()[-2000:]
-        refused = line.refused
         disk.no_more()
         back_s = await flows_again(line, sink)
+        # Whatever those met: everything is at rest now, and the next commit fails. Not the next call alone: that may be
+        # of a checkpoint behind the last commit, or of the minute's look for what is too old.
+        await until(lambda: _is_at_rest(forwarder), "every event was let go")
+        refusals = len(forwarder.events("stream_full"))
+        disk.every_call_fails("posix/io/sync/fdatasync", EIO)
+        (sure,) = await line.make(["NG"])
+        await until(lambda: len(forwarder.events("stream_full")) > refusals, "it refuses")
+        disk.no_more()
+        await flows_again(line, sink)
+        refused = line.refused
         for _ in range(3):
             await line.send(line.refused)
-        await until(lambda: not sink.lacks(line.made), "all arrive", 40)
+        await until(lambda: not sink.lacks(line.made), "all arrive", 180)
         assert forwarder.runs
         assert forwarder.end() == 0
     tally.accepted, tally.lost = len(line.committed), len(sink.lacks(line.committed))
@@ -91,7 +106,7 @@ async def test_calls_that_fail_under_load_cost_nothing_acknowledged_and_no_resta
         f"{faults} EIO and ENOSPC faults: {len(refused)} events refused, {settles} settles failed, {sink.repeats} repeats;"
         f" flows {back_s:.1f} s after the last"
     )
-    assert refused, "no fault was felt"
+    assert sure in refused, "no fault was felt"
     assert len(forwarder.events("started")) == 1
     assert "Traceback" not in forwarder.told()
     assert not sink.dropped()
@@ -99,6 +114,11 @@ async def test_calls_that_fail_under_load_cost_nothing_acknowledged_and_no_resta
     assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     db.close()
     assert not list(forwarder.state_dir.glob("*damaged*")), "a disk that only fails damages nothing"
+
+
+def _is_at_rest(forwarder: Forwarder) -> bool:
+    counts = read_counts(forwarder.state_dir / "forwarder.db")
+    return counts[STREAM, "stored"] == counts[STREAM, "settled"]
 
 
 # --- bits that change ------------------------------------------------------------------------------------------------
@@ -116,7 +136,7 @@ async def test_flipped_bit_costs_no_more_than_its_page_and_is_told_and_the_file_
         await until(lambda: len(forwarder.events("mqtt_connected")) >= 2, "the device is connected")
         for _ in range(6):
             await line.make(["OK", "OK", "OK", "OK", "NG"] * 10)
-            await until(lambda: not line.refused, "all are committed", 20)
+            await until(lambda: not line.refused, "all are committed")
     killed = left_by.startswith("kill")
     if killed:
         forwarder.kill()
@@ -127,7 +147,8 @@ async def test_flipped_bit_costs_no_more_than_its_page_and_is_told_and_the_file_
     forwarder.environment = with_uplink
 
     costs, told_of, kept, aside = [], 0, 0, 0
-    for position in bits(hit, 10 if long else 3, chance):
+    newest = [*line.made.values()][-1].payload
+    for position in bits(hit, 10 if long else 3, chance, newest):
         shutil.rmtree(forwarder.state_dir, ignore_errors=True)
         shutil.copytree(intact, forwarder.state_dir)
         flip(forwarder.state_dir / hit.name, position)
@@ -138,7 +159,7 @@ async def test_flipped_bit_costs_no_more_than_its_page_and_is_told_and_the_file_
         ):
             sink.contents = {}
             forwarder.start()
-            await until(lambda: is_drained(told) and sink.first, f"bit {position}: it runs and drains", 40)
+            await until(lambda: is_drained(told) and sink.first, f"bit {position}: it runs and drains", 180)
 
             def drops() -> int:
                 return sum(
@@ -146,7 +167,7 @@ async def test_flipped_bit_costs_no_more_than_its_page_and_is_told_and_the_file_
                 )
 
             with contextlib.suppress(AssertionError):  # what is not told is counted below
-                await until(lambda: drops() >= len(sink.lacks(line.committed)), "the loss is told", 5)
+                await until(lambda: drops() >= len(sink.lacks(line.committed)), "the loss is told")
             lost, told_here = sink.lacks(line.committed), drops()
             assert forwarder.end() == 0
         where = (
@@ -172,10 +193,14 @@ async def test_flipped_bit_costs_no_more_than_its_page_and_is_told_and_the_file_
     assert not tally.lost, "a loss was told to nobody"
 
 
-def bits(path: Path, count: int, chance: random.Random) -> Iterator[int]:
-    """Bits of bytes that hold something: an unused part of a page can't be hurt."""
+def bits(path: Path, count: int, chance: random.Random, newest: bytes) -> Iterator[int]:
+    """Bits of bytes that hold something: an unused part of a page can't be hurt. The first is one of the newest event,
+    which is in use for certain: a log that began anew has old pages behind it."""
     content = path.read_bytes()
-    found = 0
+    at = content.find(newest[:64])
+    assert at >= 0, "the newest event is not in the file"
+    yield (at + 32) * 8 + chance.randrange(8)
+    found = 1
     while found < count:
         byte = chance.randrange(len(content))
         if content[byte] and content[max(0, byte - 8) : byte + 8].count(0) < 4:

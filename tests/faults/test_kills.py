@@ -34,8 +34,8 @@ from brokers import (
     until,
 )
 from faults.gate import DOWN, PUBACK, UP, gate_before
-from faults.producer import event_id
-from faults.sink import sinking
+from faults.producer import ids_made
+from faults.sink import Sink, sinking
 from forwarding import Forwarder, held_writes
 
 from linewatch_forwarder.delivery import LOOK_AHEAD
@@ -52,25 +52,39 @@ EVENTS = "linewatch/v1/+/+/+/inspection"
 STREAM = "predictions-line-1"
 
 PRODUCER = Path(__file__).with_name("producer.py")
+PATIENT = Path(__file__).with_name("patient_forwarder.py")
 ACKNOWLEDGES_FIRST = Path(__file__).with_name("acknowledge_first.py")
 
 
-def producer(folder: Path, port: int, count: int) -> Child:
-    """The producing process; its spool is folder/capture.db."""
-    arguments = {"--port": port, "--spool": folder / "capture.db", "--count": count, "--rate": RATE}
+def producer(folder: Path, port: int, count: int, enough: Path) -> Child:
+    """The producing process; its spool is folder/capture.db. It goes on until `enough` is there."""
+    arguments = {
+        "--port": port,
+        "--spool": folder / "capture.db",
+        "--count": count,
+        "--rate": RATE,
+        "--enough": enough,
+    }
     command = [sys.executable, PRODUCER, *(part for pair in arguments.items() for part in pair)]
     return Child(command, folder / "producer.log")
 
 
-async def kill_each(victims: list[Child], kills: int, chance: random.Random) -> None:
-    """Kills every victim so often, in random order at random moments, and starts it again at once."""
+TOGETHER = 2
+"""Kills that may fall together; before the next ones everything has worked again."""
+
+
+async def kill_each(victims: list[Child], kills: int, chance: random.Random, sink: Sink) -> None:
+    """Kills every victim so often, in random order at random moments while events flow, and starts it again at once."""
     order = [victim for victim in victims for _ in range(kills)]
     chance.shuffle(order)
-    for victim in order:
-        await asyncio.sleep(chance.uniform(0.05, 0.8))  # where it dies is the point of the test
-        assert victim.runs, victim.told()[-2000:]
-        victim.kill()
-        await asyncio.to_thread(victim.start)
+    for begin in range(0, len(order), TOGETHER):
+        arrived = len(sink.first)
+        await until(lambda: len(sink.first) > arrived, "events flow", 120)  # noqa: B023 - in this round
+        for victim in order[begin : begin + TOGETHER]:
+            await asyncio.sleep(chance.uniform(0.05, 0.8))  # where it dies is the point of the test
+            assert victim.runs, victim.told()[-2000:]
+            victim.kill()
+            await asyncio.to_thread(victim.start)
 
 
 def count_of(spool: Path, name: str, stream: str) -> int:
@@ -80,39 +94,44 @@ def count_of(spool: Path, name: str, stream: str) -> int:
     return row[0] if row else 0
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 async def test_nothing_is_lost_when_every_process_is_killed_again_and_again(
     cloud: Cloud, tmp_path: Path, tally, long: bool
 ) -> None:
     kills, count = (50, 12_000) if long else (6, COUNT)
     broker = Broker(EMBEDDED, tmp_path / "broker")
     forwarder = Forwarder(tmp_path, broker.port, **cloud.settings())
-    victims: list[Child] = [broker, forwarder, producer(tmp_path, broker.port, count)]
-    expected = [event_id(number) for number in range(count)]
+    enough = tmp_path / "enough"
+    making = producer(tmp_path, broker.port, count, enough)
+    victims: list[Child] = [broker, forwarder, making]
     try:
         async with sinking(cloud.endpoint("rule"), AT_THE_CLOUD) as sink:
             for victim in victims:
                 victim.start()
-            await until(lambda: sink.first, "the first event arrives", 40)
+            await until(lambda: sink.first, "the first event arrives")
 
-            await kill_each(victims, kills, random.Random(SEED))
+            await kill_each(victims, kills, random.Random(SEED), sink)
 
             before_the_rest = len(sink.first)
-            await until(lambda: not sink.lacks(expected), "every event arrives", 120)
+            enough.touch()
+            await until(lambda: ids_made(making.told()), "the last event is made", 180)
+            expected = ids_made(making.told())
+            await until(lambda: not sink.lacks(expected), "every event arrives", 300)
             await until(
-                lambda: count_of(forwarder.state_dir / "forwarder.db", "settled", STREAM) == count,
-                "the forwarder has let every event go", 40,
+                lambda: count_of(forwarder.state_dir / "forwarder.db", "settled", STREAM) == len(expected),
+                "the forwarder has let every event go",
             )  # fmt: skip
     finally:
         for victim in victims:
             victim.kill()
     stored = count_of(forwarder.state_dir / "forwarder.db", "stored", STREAM)
-    tally.accepted, tally.lost, tally.doubled = count, len(sink.lacks(expected)), stored - count
+    made = len(expected)
+    tally.accepted, tally.lost, tally.doubled = made, len(sink.lacks(expected)), stored - made
     tally.note = f"{len(victims) * kills} kills, {before_the_rest} events arrived meanwhile; {sink.repeats} repeats at the cloud"
     assert sink.first.keys() == set(expected)
-    assert before_the_rest > count / 10, "the kills fell while nothing flowed"
-    assert count_of(tmp_path / "capture.db", "made", "") == count
-    assert stored == count
+    assert before_the_rest > len(victims) * kills / TOGETHER, "the kills fell while nothing flowed"
+    assert count_of(tmp_path / "capture.db", "made", "") == made >= count
+    assert stored == made
     assert sink.repeats <= kills * LOOK_AHEAD, (
         "only a killed forwarder sends again, at most what one turn chooses from"
     )
@@ -137,8 +156,7 @@ async def _lost_when_the_forwarder_dies_before_its_commit(
         connected(broker.endpoint("producer"), committed) as producer,
     ):
         forwarder = Forwarder(folder, gate.port, **cloud.settings())
-        if first:
-            forwarder.command = [sys.executable, str(ACKNOWLEDGES_FIRST)]
+        forwarder.command = [sys.executable, str(ACKNOWLEDGES_FIRST if first else PATIENT)]
         told: set[str] = set()
 
         def tells() -> tuple[bool, bool]:
@@ -148,7 +166,7 @@ async def _lost_when_the_forwarder_dies_before_its_commit(
             return gate.counted[UP, PUBACK] > 0, bool(told)
 
         with running(forwarder):
-            await until(lambda: len(forwarder.events("mqtt_connected")) >= 3, "it is connected", 40)
+            await until(lambda: len(forwarder.events("mqtt_connected")) >= 3, "it is connected")
             gate.count(DOWN, topic.encode())
             gate.count(UP, PUBACK)
             with held_writes(forwarder):
@@ -164,9 +182,9 @@ async def _lost_when_the_forwarder_dies_before_its_commit(
             forwarder.start()
             marker, payload = inspection(99)
             await producer.publish(topic, payload)
-            await until(lambda: marker in sink.first, "an event after the restart arrives", 40)
+            await until(lambda: marker in sink.first, "an event after the restart arrives")
             if not first:
-                await until(lambda: not sink.lacks(names), "every event arrives", 40)
+                await until(lambda: not sink.lacks(names), "every event arrives")
         stored = count_of(forwarder.state_dir / "forwarder.db", "stored", STREAM)
         return sink.lacks(names), stored - len(sink.first)
 
@@ -198,11 +216,11 @@ async def test_forwarder_that_dies_between_its_commit_and_telling_anybody_stores
         forwarder = Forwarder(tmp_path, gate.port, **cloud.settings())
         spool = forwarder.state_dir / "forwarder.db"
         with running(forwarder):
-            await until(lambda: len(forwarder.events("mqtt_connected")) >= 3, "it is connected", 40)
+            await until(lambda: len(forwarder.events("mqtt_connected")) >= 3, "it is connected")
             gate.hold(UP)
             async with producing(mosquitto, tmp_path, trusting=False) as capture:
                 await capture.run(capture.spool.append, _records(events))
-                await until(lambda: count_of(spool, "stored", STREAM) == 30, "all are on its disk", 40)
+                await until(lambda: count_of(spool, "stored", STREAM) == 30, "all are on its disk")
 
                 forwarder.kill()
                 assert len(await capture.run(capture.spool.oldest, 100)) == 30, (
@@ -212,9 +230,9 @@ async def test_forwarder_that_dies_between_its_commit_and_telling_anybody_stores
                 gate.open()
                 forwarder.start()
                 await until(
-                    lambda: not capture._thread.submit(capture.spool.oldest, 1).result(), "it is told", 40
+                    lambda: not capture._thread.submit(capture.spool.oldest, 1).result(), "it is told"
                 )
-            await until(lambda: not sink.lacks([name for name, _ in events]), "every event arrives", 40)
+            await until(lambda: not sink.lacks([name for name, _ in events]), "every event arrives")
         stored = count_of(spool, "stored", STREAM)
     tally.accepted, tally.lost, tally.doubled = 30, 0, stored - 30
     tally.note = f"{sink.repeats} repeats at the cloud"
@@ -230,22 +248,20 @@ async def test_forwarder_that_dies_before_it_hears_the_cloud_sends_again_and_los
         forwarder = Forwarder(tmp_path, mosquitto.port, **cloud.settings(gate.port))
         spool = forwarder.state_dir / "forwarder.db"
         with running(forwarder):
-            await until(lambda: len(forwarder.events("mqtt_connected")) >= 3, "it is connected", 40)
+            await until(lambda: len(forwarder.events("mqtt_connected")) >= 3, "it is connected")
             gate.hold(DOWN)
             async with producing(mosquitto, tmp_path, trusting=False) as capture:
                 await capture.run(capture.spool.append, _records(events))
-                await until(lambda: sink.first, "the cloud has the first ones", 40)
+                await until(lambda: sink.first, "the cloud has the first ones")
                 accepted = len(sink.first)
                 assert count_of(spool, "settled", STREAM) == 0, "and the forwarder does not know"
 
                 forwarder.kill()
                 gate.open()
                 forwarder.start()
-                await until(lambda: not sink.lacks([name for name, _ in events]), "every event arrives", 60)
-            await until(lambda: count_of(spool, "settled", STREAM) == 30, "it has let them go", 40)
-            await until(
-                lambda: sink.repeats, f"what the cloud had, {accepted} events and more, comes again", 40
-            )
+                await until(lambda: not sink.lacks([name for name, _ in events]), "every event arrives")
+            await until(lambda: count_of(spool, "settled", STREAM) == 30, "it has let them go")
+            await until(lambda: sink.repeats, f"what the cloud had, {accepted} events and more, comes again")
     tally.accepted, tally.lost = 30, len(sink.lacks([name for name, _ in events]))
     tally.note = f"{sink.repeats} repeats at the cloud"
     assert tally.lost == 0
@@ -295,7 +311,7 @@ async def _lost_when_the_broker_dies_after_its_acknowledgements(
     with running(forwarder):
         async with listening(cloud.endpoint("rule"), *AT_THE_CLOUD) as rule:
             await until(
-                lambda: len(forwarder.events("mqtt_connected")) == 3, "its session is with the broker"
+                lambda: len(forwarder.events("mqtt_connected")) >= 3, "its session is with the broker"
             )
             forwarder.kill()
             async with (
@@ -318,12 +334,12 @@ async def _lost_when_the_broker_dies_after_its_acknowledgements(
                 )
                 await _arrives(rule, marker)
                 if not trusting:
-                    await until(lambda: len(set(rule.ids)) == 31, "every event arrives", 30)
+                    await until(lambda: len(set(rule.ids)) == 31, "every event arrives")
             return {name for name, _ in events} - set(rule.ids)
 
 
 async def _arrives(rule: Listener, event_id: str) -> None:
-    await until(lambda: event_id in rule.ids, "an event after the restart arrives", 40)
+    await until(lambda: event_id in rule.ids, "an event after the restart arrives")
 
 
 async def test_broker_that_dies_after_its_acknowledgements_costs_us_nothing_and_the_control_everything(

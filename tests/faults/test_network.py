@@ -20,8 +20,8 @@ from faults.far_cloud import FarCloud, far_cloud  # noqa: F401 - a fixture
 from faults.sink import Sink, sinking
 from forwarding import Forwarder, told_state
 
-from linewatch_plant.processes import free_port
 from linewatch_runtime.mqtt import Endpoint
+from linewatch_runtime.mqtt_sessions import LONGEST_BACKOFF_S, Sessions
 
 pytestmark = [pytest.mark.faults, pytest.mark.anyio]
 
@@ -57,7 +57,7 @@ async def working_line(cloud: FarCloud, broker: Broker, folder: Path, bad_for_s:
         near = await stack.enter_async_context(listening(broker.endpoint("near"), "linewatch/v1/+/device/#"))
         for child in (forwarder, producer):
             stack.enter_context(running(child))
-        await until(lambda: arrived.first, "the first event arrives", 30)
+        await until(lambda: arrived.first, "the first event arrives")
         yield Line(cloud, forwarder, arrived, near, count)
 
 
@@ -71,7 +71,7 @@ async def all_arrive_within(line: Line, tally, started: float, what: str) -> Non
         BACK_WITHIN_S,
     )
     back = time.monotonic() - started
-    await until(lambda: len(line.arrived.first) >= expected, "every event arrives", 90)
+    await until(lambda: len(line.arrived.first) >= expected, "every event arrives", 300)
     tally.accepted, tally.lost = expected, expected - len(line.arrived.first)
     tally.note = f"{what}; back after {back:.1f} s; {line.arrived.repeats} repeats on the wire"
     assert line.forwarder.runs
@@ -85,7 +85,7 @@ async def bad_for(seconds: float) -> None:
 
 
 @pytest.mark.parametrize("fault", ["loss", "reset", "slow"])
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 async def test_bad_cable_loses_nothing(
     fault: str, far_cloud: FarCloud, mosquitto: Broker, tmp_path: Path, tally, long: bool  # noqa: F811
 ) -> None:  # fmt: skip
@@ -106,7 +106,7 @@ async def test_bad_cable_loses_nothing(
         )
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 async def test_half_open_connection_is_noticed_and_costs_nothing(
     far_cloud: FarCloud, mosquitto: Broker, tmp_path: Path, tally, long: bool  # noqa: F811
 ) -> None:  # fmt: skip
@@ -117,54 +117,78 @@ async def test_half_open_connection_is_noticed_and_costs_nothing(
         seconds = 600.0 if long else BAD_FOR_S  # the events wait on the device, however long it is
         await bad_for(seconds)
         far_cloud.start()
-        await until(line.arrived.connection.connected.is_set, "the sink hears again", 20)
+        await until(line.arrived.connection.connected.is_set, "the sink hears again", 120)
         far_cloud.heal()
         await all_arrive_within(line, tally, time.monotonic(), f"half-open for {seconds:g} s")
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(900)
 async def test_black_hole_is_told_and_the_device_goes_on(
     far_cloud: FarCloud, mosquitto: Broker, tmp_path: Path, tally  # noqa: F811
 ) -> None:  # fmt: skip
     async with working_line(far_cloud, mosquitto, tmp_path) as line:
-        await told_state(line.near, "online", 30)
+        await told_state(line.near, "online")
         far_cloud.swallow()
         # A publish that nobody answers for PUBLISH_TIMEOUT_S is how a black hole shows.
-        status = await told_state(line.near, "offline-uplink", 40)
+        status = await told_state(line.near, "offline-uplink", 120)
         assert status["uplink"]["detail"]
         stored = lambda: sum(one["stored"] for one in line.near.last(_STATUS)["streams"])  # noqa: E731
-        await until(lambda: stored() >= line.count, "every event is on the device's disk meanwhile", 60)
+        await until(lambda: stored() >= line.count, "every event is on the device's disk meanwhile", 180)
         far_cloud.heal()
         await all_arrive_within(line, tally, time.monotonic(), "black hole until all was stored")
-        await told_state(line.near, "online", 30)
+        await told_state(line.near, "online")
 
 
 _STATUS = "linewatch/v1/plant-1/device/forwarder/status"
 
 CLIENTS = 100
+TRIES = 6
+"""After so many failures a client waits its longest: 0.5 s doubled five times is more."""
 
 
-@pytest.mark.timeout(120)
-async def test_a_hundred_clients_come_back_without_a_storm(tally, long: bool) -> None:
-    """Each waits its own random time (full jitter), so the second in which a server returns is not the one it dies in."""
-    port = free_port()
+@pytest.mark.timeout(900)
+async def test_a_hundred_clients_come_back_without_a_storm(
+    tally, long: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each waits its own random time (full jitter), so the second in which a server returns is not the one it dies in.
+
+    What is compared are the moments for which the clients decide: on a machine that stands still for a second, what fell
+    due meanwhile comes at once.
+    """
     asked: list[float] = []
+    due: list[float] = []
+    tries: Counter[int] = Counter()
+    decide = Sessions.pause_s
+
+    def heard(sessions: Sessions) -> float:
+        pause_s = decide(sessions)
+        tries[id(sessions)] += 1
+        due.append(time.monotonic() + pause_s)
+        return pause_s
 
     async def refuse(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked.append(time.monotonic())
         writer.transport.abort()
 
-    server = await asyncio.start_server(refuse, "127.0.0.1", port)
-    started = time.monotonic()
+    monkeypatch.setattr(Sessions, "pause_s", heard)
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
     async with server, AsyncExitStack() as stack:
         for number in range(CLIENTS):
             endpoint = Endpoint("127.0.0.1", port, f"client-{number}")
             await stack.enter_async_context(connected(endpoint, wait=False))
-        warm, seconds = 15.0, 60.0 if long else 10.0  # by then every client waits its longest backoff
-        await until(lambda: time.monotonic() - started > warm + seconds, "the refusals", 90)
-    late = [at - started for at in asked if at - started > warm]
-    per_second = Counter(int(at) for at in late)
-    each = len(late) / CLIENTS / seconds
-    tally.note = f"{CLIENTS} clients, server refuses: {each:.2f} connects/s each, at most {max(per_second.values())} in one second"
-    assert each <= 2.0
-    assert max(per_second.values()) <= CLIENTS / 2, "they come together"
+        await until(
+            lambda: len(tries) == CLIENTS and min(tries.values()) >= TRIES, "each waits its longest", 600
+        )
+        began = time.monotonic()
+        # Each comes again in it.
+        seconds = 60.0 if long else LONGEST_BACKOFF_S + 3.0
+        await until(lambda: time.monotonic() - began > seconds, "the refusals", 2 * seconds)
+        ended = time.monotonic()
+    each = sum(began < at <= ended for at in asked) / CLIENTS / (ended - began)
+    most = max(Counter(int(at - began) for at in due if began < at <= ended).values())
+    tally.note = (
+        f"{CLIENTS} clients, server refuses: {each:.2f} connects/s each, at most {most} in one second"
+    )
+    assert 0 < each <= 2.0
+    assert most <= CLIENTS / 2, "they come together"

@@ -33,20 +33,27 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(7200)]
 ROOT = Path(__file__).resolve().parents[2]
 SEED = 20261121
 LINES = ("line-1", "line-2", "line-3", "line-4")
-REST_S = 300.0
+REST_S = 1200.0
+PATIENCE_S = 60.0
+"""For a verdict. A machine that starts a process every half second may let one wait longer than capture's own 5 s: that
+part would be recorded as not inspected, as it should be, and is not what dies here."""
 
 
 @dataclass(slots=True)
 class Size:
-    """How large a run is. `parts` and `rate` (parts/s) are of one line; `pause_s`: between two kills, on average."""
+    """How large a run is. `parts` and `rate` (parts/s) are of one line; `between`: parts between two kills, on average.
+
+    So the kills fall while parts are judged, on a fast machine and on a slow one, and end before the parts do.
+    """
 
     kills: int
     parts: int
     rate: float
-    pause_s: float
+    between: int
 
 
-SHORT, LONG = Size(100, 300, 8.0, 0.35), Size(500, 12_500, 25.0, 1.0)
+# Of the short form's 300 parts a line had once sent 180 and more when the last kill came: a kill takes what it takes.
+SHORT, LONG = Size(100, 400, 8.0, 4), Size(500, 12_500, 25.0, 40)
 
 
 @dataclass(slots=True)
@@ -103,6 +110,7 @@ def device(folder: Path, pumped: PumpedCloud, size: Size) -> Device:
             f"capture-{line}", "linewatch_capture", LINE=line, STATION="machine-1", SOURCE="records",
             PATH=ROOT / "plant" / "sample" / "turbofan" / "records.csv.gz", LOOP="true", PARTS=size.parts,
             RATE=size.rate, MODEL="turbofan", INFERENCE_ADDRESS=f"127.0.0.1:{inference}",
+            INSPECT_DEADLINE_S=PATIENCE_S,
         )  # fmt: skip
     return Device(folder, broker, services)
 
@@ -120,12 +128,18 @@ def running_all(made: Device, functions: dict[str, Child]) -> Iterator[dict[str,
             victim.kill()
 
 
-def kill_all(victims: dict[str, Child], size: Size, chance: random.Random) -> Counter[str]:
-    """Kills in random order at random moments, each victim as often as the others, and starts each again at once."""
+def kill_all(made: Device, victims: dict[str, Child], size: Size, chance: random.Random) -> Counter[str]:
+    """Kills in random order at random moments, each victim as often as the others, and starts each again at once.
+
+    Some fall together; but in all so many parts were judged between them as the size says.
+    """
     names = list(victims) * -(-size.kills // len(victims))
     chance.shuffle(names)
+    wanted = made.counts().parts["judged"]
     for name in names[: size.kills]:
-        time.sleep(chance.uniform(0.05, 2 * size.pause_s))  # where it dies is the point of the test
+        wanted += chance.randint(0, 2 * size.between)
+        wait_for(lambda: made.counts().parts["judged"] >= wanted, "parts are judged", 300)  # noqa: B023
+        time.sleep(chance.uniform(0, 0.2))  # where it dies is the point of the test
         assert victims[name].runs or name.startswith("capture"), victims[name].told()[-2000:]
         victims[name].kill()
         victims[name].start()
@@ -168,10 +182,10 @@ def test_every_process_killed_again_and_again_loses_and_doubles_nothing(
         if long:  # work_orders asks the tables five times for an event: one process of it would take an hour
             functions |= {f"work_orders-{number}": pumped.pump(WORK_ORDERS) for number in (2, 3, 4)}
         with running_all(made, functions) as victims:
-            wait_for(lambda: made.counts().events["stored"] > 0, "the first event is stored", 90)
+            wait_for(lambda: made.counts().events["stored"] > 0, "the first event is stored", 300)
 
             began = time.monotonic()
-            kills = kill_all(victims, size, random.Random(SEED))
+            kills = kill_all(made, victims, size, random.Random(SEED))
             seconds = time.monotonic() - began
 
             before = made.counts()
@@ -180,7 +194,8 @@ def test_every_process_killed_again_and_again_loses_and_doubles_nothing(
             )
             counts = made.counts()
         events = [json.loads(row["event"]["S"]) for row in pumped.cloud.scan("EventsTable")]
-        pumped.cloud.sweep()
+        # An ERP that takes more than a second, as on a busy machine, leaves orders to the sweep.
+        wait_for(lambda: pumped.unplaced_after_a_sweep() == 0, "every order is in the ERP", 300)
         orders, said, dead = pumped.erp.orders(), pumped.cloud.counts(), pumped.dead_letters()
         repeats = pumped.accepted()
 
@@ -194,7 +209,7 @@ def test_every_process_killed_again_and_again_loses_and_doubles_nothing(
         f"meanwhile; {again} repeats at the cloud; {len(orders)} work orders"
     )
     print(tally.note, counts)
-    assert before.parts["judged"] > size.kills / 2, "the kills fell while nothing flowed"
+    assert before.parts["judged"] > size.kills * size.between / 2, "the kills fell while nothing flowed"
     assert before.parts["sent"] < parts, "the parts ran out before the kills did: raise the parts"
     assert counts.parts == {"sent": parts, "judged": parts, "not_inspected": 0, "skipped": 0}
     assert counts.events["published"] == len(of_lines) == said["enriched"] == parts

@@ -53,10 +53,14 @@ class Watched:
         )
         return last - first
 
-    def files_grown(self) -> int:
-        """Open files at their quietest, at the end against the beginning: a session that comes and goes has some more."""
-        half = len(self.samples) // 2
-        return min(fds for *_, fds in self.samples[half:]) - min(fds for *_, fds in self.samples[:half])
+    def files_grown(self) -> float:
+        """Open files as they mostly are, in the last quarter against the first: a session that ends or begins has others."""
+        quarter = max(1, len(self.samples) // 4)
+        first, last = (
+            statistics.mode(fds for *_, fds in part)
+            for part in (self.samples[:quarter], self.samples[-quarter:])
+        )
+        return last - first
 
 
 def wal_bytes(*spools: Path) -> int:
@@ -65,7 +69,7 @@ def wal_bytes(*spools: Path) -> int:
     return max(log.stat().st_size if log.exists() else 0 for log in logs)
 
 
-@pytest.mark.timeout(SECONDS + 180)
+@pytest.mark.timeout(2 * SECONDS + 900)
 async def test_soak(mosquitto: Broker, cloud: Cloud, tmp_path: Path, tally) -> None:
     count = int(RATE * SECONDS)
     forwarder = Forwarder(tmp_path, mosquitto.port, **cloud.settings())
@@ -79,7 +83,7 @@ async def test_soak(mosquitto: Broker, cloud: Cloud, tmp_path: Path, tally) -> N
         sink = await stack.enter_async_context(sinking(cloud.endpoint("sink")))
         for child in (forwarder, producer):
             stack.enter_context(running(child))
-        await until(lambda: sink.first, "the first event arrives", 30)
+        await until(lambda: sink.first, "the first event arrives")
         watched = [Watched(psutil.Process(child.process.pid)) for child in (forwarder, producer)]
         started, kills, largest_log = time.monotonic(), 0, 0
         while (passed := time.monotonic() - started) < SECONDS:
@@ -94,7 +98,7 @@ async def test_soak(mosquitto: Broker, cloud: Cloud, tmp_path: Path, tally) -> N
             assert forwarder.runs, forwarder.told()[-2000:]
             assert producer.runs, producer.told()[-2000:]
             await asyncio.sleep(1.0)  # the pace of the samples, not a wait for something
-        await until(lambda: len(sink.first) >= count, "every event arrives", 120)
+        await until(lambda: len(sink.first) >= count, "every event arrives", SECONDS + 600)
     tally.accepted, tally.lost = count, count - len(sink.first)
     growth = [one.growth_bytes() / 1e6 for one in watched]
     tally.note = (

@@ -60,7 +60,7 @@ class Volume:
         hold the dead file system a while longer, and a mount of the old device would give that one back.
         """
         # A process that was just killed may still be closing its files.
-        wait_for(lambda: _run("umount", self.folder) == "", f"{self.folder} can be unmounted", 20)
+        wait_for(lambda: _run("umount", self.folder) == "", f"{self.folder} can be unmounted")
         old, self.device = self.device, _loop_device(self.image)
         _run("losetup", "--detach", old)
         failed = _run("mount", "-t", self.kind, "-o", OPTIONS[self.kind], self.device, self.folder)

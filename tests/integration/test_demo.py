@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -64,6 +65,16 @@ def test_parts_are_judged_on_both_lines_and_every_hop_agrees(tmp_path: Path) -> 
     orders = summary["work_orders"]
     assert orders["created"] + orders["awaiting_approval"] >= 1
     assert "console: http://127.0.0.1:" in output
+    told = re.findall(
+        r"^sign in at http://127\.0\.0\.1:\d+/ as (\w+), password [a-z2-9]{4}(?:-[a-z2-9]{4}){3}$",
+        output,
+        re.MULTILINE,
+    )
+    assert "orders list demo\n" in output, (
+        "how its account is asked is told: cloud/tests/test_demo_account.py"
+    )
+    assert sorted(told[:3]) == ["admin", "approver", "viewer"]
+    assert set(told[2:]) == {"approver"}, "who decides is told last, and again"
 
 
 def test_an_outage_of_the_uplink_loses_and_doubles_nothing(tmp_path: Path) -> None:

@@ -1,21 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is there once for an environment: the bucket for the code, and the stack of cloud/template.yaml."""
+"""What is there once for an environment: the bucket for code and template, and the stack of cloud/template.yaml."""
 
+import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import lambda_package
+import yaml
 
+from erp.settings import SettingsError
 from linewatch_fleet.aws import Account
 from linewatch_fleet.config import Environment
 from linewatch_fleet.errors import BadInput, CommandFailed
 from linewatch_fleet.output import say
-from linewatch_fleet.plan import Plan
-from linewatch_fleet.provisioning.code_bucket import code_bucket, plan_code
+from linewatch_fleet.plan import Action, Plan
+from linewatch_fleet.provisioning.code_bucket import Bucket, code_bucket, plan_code
 from linewatch_fleet.provisioning.marks import ROOT, tags
-from linewatch_fleet.provisioning.stack import Proposal, Stack
+from linewatch_fleet.provisioning.stack import Proposal, Stack, TemplateLoader
+from linewatch_fleet.provisioning.stored_policy import check_stored_policy
+from work_orders.patience import check_patience
 
 TEMPLATE = ROOT / "cloud" / "template.yaml"
 # Its creation failed: CloudFormation lets it only be deleted.
@@ -46,6 +51,7 @@ def parameters_of(environment: Environment) -> dict[str, str]:
             f"environments: {environment.name}: parameters: ErpBaseUrl is missing: the address of the ERP's API, without "
             "a slash at its end"
         )
+    _check_times(environment)
     registry = _ECR.match(environment.registry_host)
     return {
         "RegistryAccount": registry[1] if registry else environment.account,
@@ -56,6 +62,29 @@ def parameters_of(environment: Environment) -> dict[str, str]:
         "ThingGroup": environment.group,
         "Site": environment.site,
     }
+
+
+def _check_times(environment: Environment) -> None:
+    """Refuses what the functions would refuse at their start, when the stack is already changed. Raises BadInput."""
+    where = f"environments: {environment.name}: parameters"
+    # The loader is a SafeLoader.
+    described = yaml.load(TEMPLATE.read_text(encoding="utf-8"), Loader=TemplateLoader)["Parameters"]  # noqa: S506
+
+    def seconds(name: str) -> float:
+        text = environment.parameters.get(name, described[name]["Default"])
+        try:
+            return float(text)
+        except ValueError as error:
+            raise BadInput(f"{where}: {name} is {text!r}; set it to a number of seconds") from error
+
+    try:
+        check_patience(
+            lease_s=seconds("LeaseSeconds"),
+            settle_s=seconds("SettleSeconds"),
+            erp_timeout_s=seconds("ErpTimeoutSeconds"),
+        )
+    except SettingsError as error:
+        raise BadInput(f"{where}: {error}") from error
 
 
 def packages_of(
@@ -90,8 +119,9 @@ def plan_account(account: Account, layer: Path | None, *, protect: bool, dry_run
     stack = Stack(account, environment.stack)
     bucket = code_bucket(account)
     made = AccountPlan()
-    plan_code(bucket, made.plan, packages)
+    is_ready = plan_code(bucket, made.plan, packages)
     found = stack.settled(_waits(stack.name))
+    check_stored_policy(account, found)
     if found and found["StackStatus"] in _STILLBORN:
         made.plan.add("delete", f"stack {stack.name}", "its creation failed")
         if dry_run:
@@ -101,19 +131,15 @@ def plan_account(account: Account, layer: Path | None, *, protect: bool, dry_run
         stack.delete()
         found = None
     wanted = {**parameters, "CodeBucket": bucket.name, "CodeKey": code_key, "LayerKey": layer_key}
-    made.proposal = stack.propose(TEMPLATE.read_text(encoding="utf-8"), wanted, tags(environment.name))
-    if made.proposal is None:
-        made.plan.add("keep", f"stack {stack.name}")
+    if is_ready:
+        # CloudFormation describes the changes to a template that it can read, so this one object lies there before.
+        key = _template_key()
+        if not bucket.has(key):
+            bucket.upload(key, TEMPLATE)
+        made.proposal = stack.propose(bucket.address(key), wanted, tags(environment.name))
+        _plan_changes(stack, made)
     else:
-        proposal = made.proposal
-        made.plan.add(
-            "create" if proposal.is_new else "update",
-            f"stack {stack.name}",
-            f"{len(proposal.changes)} resources",
-            lambda: stack.execute(proposal, _counts(stack.name, len(proposal.changes))),
-        )
-        for change in proposal.changes:
-            made.plan.add(change.action, f"  {change.what}", "replaced" if change.is_replaced else "")
+        _plan_unseen(stack, made, bucket, wanted, is_new=found is None)
     if protect != bool(found and found.get("EnableTerminationProtection")):
         made.plan.add(
             "update",
@@ -122,6 +148,47 @@ def plan_account(account: Account, layer: Path | None, *, protect: bool, dry_run
             lambda: stack.protect(on=protect),
         )
     return made
+
+
+def _plan_changes(stack: Stack, made: AccountPlan) -> None:
+    """The stack's steps, resource by resource, as CloudFormation tells them."""
+    proposal = made.proposal
+    if proposal is None:
+        made.plan.add("keep", f"stack {stack.name}")
+        return
+    made.plan.add(
+        "create" if proposal.is_new else "update",
+        f"stack {stack.name}",
+        f"{len(proposal.changes)} resources",
+        lambda: stack.execute(proposal, _counts(stack.name, len(proposal.changes))),
+    )
+    for change in proposal.changes:
+        made.plan.add(change.action, f"  {change.what}", "replaced" if change.is_replaced else "")
+
+
+def _plan_unseen(
+    stack: Stack, made: AccountPlan, bucket: Bucket, wanted: dict[str, str], *, is_new: bool
+) -> None:
+    """The stack's steps where the bucket is yet to be made or tagged: CloudFormation can't be asked, so the template tells."""
+    key = _template_key()
+    resources = yaml.load(TEMPLATE.read_text(encoding="utf-8"), Loader=TemplateLoader)["Resources"]  # noqa: S506 - safe
+
+    def deploy() -> None:
+        made.proposal = stack.propose(bucket.address(key), wanted, tags(bucket.environment.name))
+        if made.proposal is not None:
+            stack.execute(made.proposal, _counts(stack.name, len(made.proposal.changes)))
+
+    made.plan.add("copy", f"s3://{bucket.name}/{key}", "", lambda: bucket.upload(key, TEMPLATE))
+    action: Action = "create" if is_new else "update"
+    made.plan.add(action, f"stack {stack.name}", f"up to {len(resources)} resources", deploy)
+    for name, resource in resources.items():
+        condition = resource.get("Condition")
+        made.plan.add(action, f"  {resource['Type']} {name}", f"if {condition}" if condition else "")
+
+
+def _template_key() -> str:
+    """The template's object name: by its content, so that what a change set was made of stays what it was."""
+    return f"template-{hashlib.sha256(TEMPLATE.read_bytes()).hexdigest()[:16]}.yaml"
 
 
 def withdraw(account: Account, made: AccountPlan) -> None:

@@ -14,26 +14,11 @@ from linewatch_fleet.output import say
 from linewatch_fleet.plan import Plan
 from linewatch_fleet.provisioning.code_bucket import Bucket, code_bucket
 from linewatch_fleet.provisioning.marks import ENVIRONMENT, MADE_BY, code, is_ours
-from linewatch_fleet.provisioning.stack import Stack
+from linewatch_fleet.provisioning.stack import Stack, TemplateLoader
 
 _TABLE, _SECRET, _BUCKET = "AWS::DynamoDB::Table", "AWS::SecretsManager::Secret", "AWS::S3::Bucket"
 # A secret that was deleted by mistake can be had back for so long; AWS's shortest.
 _RECOVERY_DAYS = 7
-
-
-class _Template(yaml.SafeLoader):
-    """Reads a template's structure; what its functions stand for does not matter here."""
-
-
-_Template.add_multi_constructor("!", lambda loader, _, node: _plain(loader, node))
-
-
-def _plain(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
-    if isinstance(node, yaml.MappingNode):
-        return loader.construct_mapping(node)
-    if isinstance(node, yaml.SequenceNode):
-        return loader.construct_sequence(node)
-    return loader.construct_scalar(node) if isinstance(node, yaml.ScalarNode) else None
 
 
 class AccountRemoval:
@@ -58,6 +43,11 @@ class AccountRemoval:
         data |= dict(self._left_behind(own))
         for name, kind in sorted(data.items()):
             if delete_data:
+                if kind == _TABLE and self._is_protected(name):
+                    raise GateRefused(
+                        f'table {name} has deletion protection; say DeletionProtection: "false" under the environment\'s '
+                        "parameters and run `linewatch provision`, or lift it with `aws dynamodb update-table`"
+                    )
                 plan.add("delete", f"{kind} {name}", _detail(kind), partial(self._delete_data, kind, name))
             else:
                 plan.add("keep", f"{kind} {name}", "data; --delete-data deletes it")
@@ -107,7 +97,7 @@ class AccountRemoval:
         if found is None or found["StackStatus"] == "REVIEW_IN_PROGRESS":
             return
         # The loader is a SafeLoader.
-        template = yaml.load(self.stack.template(), Loader=_Template)  # noqa: S506
+        template = yaml.load(self.stack.template(), Loader=TemplateLoader)  # noqa: S506
         for resource in self.stack.resources():
             described = template["Resources"].get(resource["LogicalResourceId"], {})
             kind = resource["ResourceType"]
@@ -150,6 +140,11 @@ class AccountRemoval:
                 with explained():
                     raise
             return False
+
+    def _is_protected(self, table: str) -> bool:
+        with explained():
+            described = self._account.client("dynamodb").describe_table(TableName=table)["Table"]
+        return bool(described.get("DeletionProtectionEnabled"))
 
     def _delete_data(self, kind: str, name: str) -> None:
         if not self._is_there(kind, name):

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bucket that CloudFormation reads the Lambda code from. It is there before the stack, so it is not in the template."""
+"""The bucket that CloudFormation reads the template and the Lambda code from. It is there before the stack, so it is not in
+the template.
+"""
 
 import json
 from collections.abc import Callable
@@ -48,8 +50,11 @@ class Bucket:
         found = self._read("get_bucket_tagging", "TagSet")
         if found is None:
             with explained():
-                return not self._s3.list_object_versions(**self._owned, MaxKeys=1).get("Versions")
-        return is_ours(found, self.environment.name)
+                if not self._s3.list_object_versions(**self._owned, MaxKeys=1).get("Versions"):
+                    return True
+            # Another run that is making it tags it before it puts anything there.
+            found = self._read("get_bucket_tagging", "TagSet")
+        return found is not None and is_ours(found, self.environment.name)
 
     def has(self, key: str) -> bool:
         """Whether an object of that key is there."""
@@ -66,6 +71,10 @@ class Bucket:
         """Puts a file there."""
         with explained(), path.open("rb") as content:
             self._s3.put_object(**self._owned, Key=key, Body=content)
+
+    def address(self, key: str) -> str:
+        """Where CloudFormation finds an object: with the bucket in the path, as the AWS CLI writes it."""
+        return f"{self._s3.meta.endpoint_url}/{self.name}/{key}"
 
     def create(self) -> None:
         """Creates it."""
@@ -163,9 +172,13 @@ def code_bucket(account: Account) -> Bucket:
     return Bucket(account, f"linewatch-{environment.name}-code-{environment.account}-{environment.region}")
 
 
-def plan_code(bucket: Bucket, plan: Plan, packages: dict[str, Callable[[], Path]]) -> None:
-    """Plans the bucket and the upload of packages, keyed by object name; one that is there is not even built."""
-    is_there = bucket.exists()
+def plan_code(bucket: Bucket, plan: Plan, packages: dict[str, Callable[[], Path]]) -> bool:
+    """Plans the bucket and the upload of packages, keyed by object name; one that is there is not even built.
+
+    Returns whether the bucket is there and bears its tags, so that an object put there before the plan is carried out makes
+    it no stranger's.
+    """
+    is_there = is_tagged = bucket.exists()
     if is_there and not bucket.is_ours():
         raise GateRefused(
             f"bucket {bucket.name} is there and was not made by linewatch provision; rename or remove it"
@@ -180,6 +193,7 @@ def plan_code(bucket: Bucket, plan: Plan, packages: dict[str, Callable[[], Path]
     if not is_there:
         plan.add("create", what, "versioned, encrypted, no public access, TLS only", make)
     elif lacking := bucket.missing():
+        is_tagged = "tags" not in lacking
         plan.add("update", what, ", ".join(lacking), make)
     else:
         plan.add("keep", what)
@@ -188,6 +202,7 @@ def plan_code(bucket: Bucket, plan: Plan, packages: dict[str, Callable[[], Path]
             plan.add("keep", f"s3://{bucket.name}/{key}")
         else:
             plan.add("copy", f"s3://{bucket.name}/{key}", "", partial(_upload, bucket, key, build))
+    return is_tagged
 
 
 def _upload(bucket: Bucket, key: str, build: Callable[[], Path]) -> None:

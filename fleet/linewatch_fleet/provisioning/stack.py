@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
+import yaml
 from botocore.exceptions import ClientError
 
 from linewatch_fleet.aws import Account, explained
@@ -23,6 +24,21 @@ _CHANGE_SETS = "linewatch-provision-"
 _NOTHING = ("didn't contain changes", "No updates are to be performed")
 
 Told = Callable[[int, str], None]
+
+
+class TemplateLoader(yaml.SafeLoader):
+    """Reads a template's structure; what its functions stand for does not matter here."""
+
+
+TemplateLoader.add_multi_constructor("!", lambda loader, _, node: _plain(loader, node))
+
+
+def _plain(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        return loader.construct_mapping(node)
+    if isinstance(node, yaml.SequenceNode):
+        return loader.construct_sequence(node)
+    return loader.construct_scalar(node) if isinstance(node, yaml.ScalarNode) else None
 
 
 class Overtaken(Exception):
@@ -89,9 +105,12 @@ class Stack:
         return self._wait(found["StackId"], self._newest(), told)[0]
 
     def propose(
-        self, template: str, parameters: dict[str, str], tags: list[dict[str, str]]
+        self, template_url: str, parameters: dict[str, str], tags: list[dict[str, str]]
     ) -> Proposal | None:
-        """A change set for what differs, or None where nothing does. Raises Overtaken."""
+        """A change set for what differs from the template at that address in S3, or None where nothing does.
+
+        Raises Overtaken.
+        """
         found = self.describe()
         is_new = found is None or found["StackStatus"] == "REVIEW_IN_PROGRESS"
         name = f"{_CHANGE_SETS}{uuid.uuid4().hex[:12]}"
@@ -101,7 +120,7 @@ class Stack:
                     StackName=self.name,
                     ChangeSetName=name,
                     ChangeSetType="CREATE" if is_new else "UPDATE",
-                    TemplateBody=template,
+                    TemplateURL=template_url,
                     Capabilities=["CAPABILITY_IAM"],
                     Parameters=[
                         {"ParameterKey": key, "ParameterValue": value}
@@ -110,10 +129,19 @@ class Stack:
                     Tags=tags,
                 )
         except CommandFailed as error:
-            if "IN_PROGRESS" in error.message or "AlreadyExists" in error.message:
+            if any(
+                words in error.message
+                for words in ("IN_PROGRESS", "AlreadyExists", "cannot be created again")
+            ):
                 raise Overtaken from error
             raise
-        described = self._change_set(name)
+        try:
+            described = self._change_set(name)
+        except CommandFailed as error:
+            # Somebody else's change set is being carried out, which removes all others.
+            if "ChangeSetNotFound" in error.message:
+                raise Overtaken from error
+            raise
         if described["Status"] == "FAILED":
             reason = described.get("StatusReason", "")
             self.withdraw(Proposal(name, (), is_new))
@@ -137,6 +165,9 @@ class Stack:
         """Carries a change set out and waits. Raises CommandFailed with the first failure, Overtaken."""
         since = self._newest()
         identity = self._identity()
+        found = self.describe()
+        if proposal.is_new and found is not None and found["StackStatus"] != "REVIEW_IN_PROGRESS":
+            raise Overtaken  # another run has begun it since we proposed
         try:
             with explained():
                 # A first deployment that fails leaves no tables behind, though they are kept in every other case.
@@ -150,7 +181,13 @@ class Stack:
             ):
                 raise Overtaken from error
             raise
-        found, events = self._wait(identity, since, told)
+        try:
+            found, events = self._wait(identity, since, told)
+        except CommandFailed as error:
+            # Two who began it at the same moment: the stack is another one's by now.
+            if "does not exist" in error.message:
+                raise Overtaken from error
+            raise
         if found is None or found["StackStatus"] not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
             raise CommandFailed(_failure(self.name, found or {"StackStatus": "gone"}, events))
 

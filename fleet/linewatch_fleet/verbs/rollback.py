@@ -72,7 +72,8 @@ def _earlier(
         output.say(
             f"warning: every deployment of {version} here failed or was cancelled; taking the newest all the same"
         )
-        output.say("\n".join(found.passed_over))
+        for one in found.passed_over:
+            output.say(one)
     else:
         for one in found.passed_over:
             output.say(f"passed over {one}")

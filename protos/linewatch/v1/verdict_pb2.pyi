@@ -88,18 +88,20 @@ class TimeToFailure(_message.Message):
     def __init__(self, p10: _Optional[float] = ..., p50: _Optional[float] = ..., p90: _Optional[float] = ..., unit: _Optional[str] = ..., horizon: _Optional[float] = ..., beyond_horizon: _Optional[bool] = ...) -> None: ...
 
 class ModelReference(_message.Message):
-    __slots__ = ("name", "version", "digest", "variant", "execution_provider")
+    __slots__ = ("name", "version", "digest", "variant", "execution_provider", "training_data_digest")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     VARIANT_FIELD_NUMBER: _ClassVar[int]
     EXECUTION_PROVIDER_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_DATA_DIGEST_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     digest: str
     variant: str
     execution_provider: str
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[str] = ..., variant: _Optional[str] = ..., execution_provider: _Optional[str] = ...) -> None: ...
+    training_data_digest: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[str] = ..., variant: _Optional[str] = ..., execution_provider: _Optional[str] = ..., training_data_digest: _Optional[str] = ...) -> None: ...
 
 class Timings(_message.Message):
     __slots__ = ("queue_ms", "preprocess_ms", "predict_ms", "postprocess_ms")

@@ -9,10 +9,11 @@ from typing import Any, NoReturn
 
 from linewatch_capture.arrivals import NewestWins, one_by_one
 from linewatch_capture.evidence import EvidenceDirectory, NoEvidence
-from linewatch_capture.folder import EmptyFolder, PlayedFolder, WatchedFolder
+from linewatch_capture.folder import EmptyFolder, Masked, PlayedFolder, WatchedFolder
 from linewatch_capture.frame_loop import Arrival, EvidenceStore, Inspector, Source, inspect_parts
 from linewatch_capture.inspector import GrpcInspector, PatientInspector, open_channel, window_rows
 from linewatch_capture.ledger import SourceMarks, SpoolLedger, position_of
+from linewatch_capture.mask import mask_of
 from linewatch_capture.parts import Stopped
 from linewatch_capture.progress import Progress
 from linewatch_capture.records import PlayedRecords, UnfitRecords, channels_of
@@ -127,11 +128,12 @@ async def judge(
 async def open_source(settings: Settings, channel: Any, progress: Progress, stop: asyncio.Event) -> Source:
     """The source by its setting; for records it may have to wait for inference. Raises Stopped."""
     if settings.source == "watch":
-        return WatchedFolder(settings.path, stop)
+        return WatchedFolder(settings.path, stop, open_mask(settings))
     if settings.source == "folder":
         return PlayedFolder(
-            settings.path, settings.rate, stop, live=settings.live, loop=settings.loop, limit=settings.parts
-        )
+            settings.path, settings.rate, stop, live=settings.live, loop=settings.loop, limit=settings.parts,
+            masked=open_mask(settings),
+        )  # fmt: skip
     rows = settings.window_rows or await window_rows(
         channel, settings.model_name, settings.model_version, progress, stop
     )
@@ -163,6 +165,17 @@ def check_source(settings: Settings) -> None:
             PlayedFolder(settings.path, settings.rate, asyncio.Event())
     except (EmptyFolder, UnfitRecords) as error:
         refuse("PATH", str(error))
+
+
+def open_mask(settings: Settings) -> Masked | None:
+    """What blackens the mask's areas; None without a mask."""
+    if not settings.mask:
+        return None
+    # Not above: stations without a mask need no decoder in their memory.
+    from linewatch_capture.masking import Masking
+
+    log.info("masked", extra={"mask": settings.mask})
+    return Masking(mask_of(settings.mask))
 
 
 def open_evidence(settings: Settings) -> EvidenceStore:

@@ -5,6 +5,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 
+from linewatch_capture import metrics
 from linewatch_capture.frame_loop import Arrival
 from linewatch_capture.parts import Part
 
@@ -12,6 +13,7 @@ from linewatch_capture.parts import Part
 async def one_by_one(parts: AsyncIterator[Part]) -> AsyncIterator[Arrival]:
     """Each part in turn; the next is taken when the flow is ready for it."""
     async for part in parts:
+        metrics.PARTS_TAKEN.inc()
         yield Arrival(part)
 
 
@@ -33,6 +35,7 @@ class NewestWins:
         After a stop what lies in the slot is left: it was not recorded, so the source gives it again.
         """
         async for part in parts:
+            metrics.PARTS_TAKEN.inc()
             if self._part is not None:
                 self._skipped[self._why()] += 1
                 self._skipped_marks.append(self._part.mark)

@@ -29,7 +29,7 @@ class EvidenceNotes:
     def __init__(self, state_dir: Path, line: str) -> None:
         self._pins_file = state_dir / "pins"
         self._uploaded_file = state_dir / "uploaded" / line
-        self._pins_seen: tuple[int, int, int] | None = None
+        self._pins_read = b""
         self._uploaded_seen = (0, 0)
         self.pins: frozenset[str] = frozenset()
         """Event ids that an open work order holds."""
@@ -38,19 +38,19 @@ class EvidenceNotes:
 
     def read_pins(self) -> bool:
         """Whether the pins are other ones now."""
+        # Not by the file's number, times and size: ext4 gives a number anew at once, and older kernels tell times by the
+        # tick, so a file that was replaced twice within one may look as the one before did.
         try:
             with self._pins_file.open("rb") as file:
-                state = os.fstat(file.fileno())
-                seen = (state.st_ino, state.st_mtime_ns, state.st_size)
-                if seen == self._pins_seen:
-                    return False
                 content = file.read(LONGEST_PINS_BYTES)
         except FileNotFoundError:
-            seen, content = None, b""
+            content = b""
         except OSError as error:
             log.error("pins_not_read", extra={"reason": str(error)})
             return False
-        before, self._pins_seen = self.pins, seen
+        if content == self._pins_read:
+            return False
+        before, self._pins_read = self.pins, content
         self.pins = frozenset(content.decode("ascii", "replace").split())
         return self.pins != before
 

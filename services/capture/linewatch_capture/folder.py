@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sources that read image files: a folder that is played, and one that a camera writes to.
 
-Files travel as they are: nothing is decoded or encoded again here. A file that can't be read becomes a part with
-`refused`; a file that is no image is sent like any other, and inference says so. Neither is passed over in silence.
+Files travel as they are: without a mask nothing is decoded or encoded again. A file that can't be read or masked becomes
+a part with `refused`; a file that is no image is sent like any other, and inference says so. None is passed over in silence.
 """
 
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from linewatch_capture.pace import Pace
-from linewatch_capture.parts import MAX_IMAGE_BYTES, Frame, NotInspected, Part
+from linewatch_capture.parts import MAX_IMAGE_BYTES, Frame, NotInspected, Part, Unmaskable
 from linewatch_runtime.lifecycle import wait_until
 
 log = logging.getLogger(__name__)
@@ -23,6 +23,10 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 
 POLL_S = 0.5
 """How often a watched directory is looked at. A file is taken when two looks in a row saw the same."""
+
+
+Masked = Callable[[bytes], bytes]
+"""The picture without what nobody may see (masking.py); raises Unmaskable."""
 
 
 class EmptyFolder(Exception):
@@ -43,7 +47,7 @@ def image_files(folder: Path) -> list[Path]:
     return files
 
 
-def read_part(path: Path, position: int) -> Part:
+def read_part(path: Path, position: int, masked: Masked | None) -> Part:
     """The file as a part, whatever is in it. A name that is no UTF-8 is told with a replacement for what can't be."""
     part_id = os.fsencode(path.name).decode("utf-8", "replace")
     try:
@@ -51,7 +55,11 @@ def read_part(path: Path, position: int) -> Part:
         if size > MAX_IMAGE_BYTES:
             message = f"{size} bytes, the limit is {MAX_IMAGE_BYTES}; let the camera write a smaller image"
             return Part(part_id, None, position, NotInspected("image_too_large", message))
-        return Part(part_id, Frame(path.read_bytes()), position)
+        encoded = path.read_bytes()
+        # Frames are made here and nowhere else, so the flow never holds a picture that `masked` has not seen.
+        return Part(part_id, Frame(masked(encoded) if masked else encoded), position)
+    except Unmaskable as unmaskable:
+        return Part(part_id, None, position, unmaskable.refused)
     except OSError as error:
         message = f"the file can't be read: {error.strerror}; check its permissions and the disk"
         return Part(part_id, None, position, NotInspected("unreadable_image", message))
@@ -69,6 +77,7 @@ class PlayedFolder:
         live: bool = False,
         loop: bool = False,
         limit: int = 0,
+        masked: Masked | None = None,
     ) -> None:
         """Raises EmptyFolder. `limit` ends at that position, 0: none; `live`: by the clock, newest wins."""
         self.name = f"folder:{folder.resolve()}"
@@ -76,6 +85,7 @@ class PlayedFolder:
         self._files = image_files(folder)
         self._pace = Pace(rate, by_the_clock=live)
         self._stop = stop
+        self._masked = masked
         self._end = limit or None if loop else min(limit or len(self._files), len(self._files))
 
     async def parts(self, position: int) -> AsyncIterator[Part]:
@@ -83,7 +93,7 @@ class PlayedFolder:
         while (self._end is None or position < self._end) and await self._pace.next(self._stop):
             path = self._files[position % len(self._files)]
             position += 1
-            yield await asyncio.to_thread(read_part, path, position)
+            yield await asyncio.to_thread(read_part, path, position, self._masked)
 
 
 class Marks(Protocol):
@@ -109,7 +119,7 @@ class WatchedFolder:
 
     can_wait = False
 
-    def __init__(self, folder: Path, stop: asyncio.Event) -> None:
+    def __init__(self, folder: Path, stop: asyncio.Event, masked: Masked | None = None) -> None:
         """Raises EmptyFolder when there is no such directory."""
         if not folder.is_dir():
             raise EmptyFolder(f"{folder} is not a directory; name the directory that the camera writes to")
@@ -118,6 +128,7 @@ class WatchedFolder:
         """Set before `parts`; None remembers for this run only."""
         self._folder = folder
         self._stop = stop
+        self._masked = masked
 
     def present(self) -> dict[str, Path]:
         """The image files there now by their marks, in the order of writing, as far as the clock tells it.
@@ -147,7 +158,7 @@ class WatchedFolder:
                 if mark in before and mark not in known:
                     known.add(mark)
                     position += 1
-                    yield replace(await asyncio.to_thread(read_part, path, position), mark=mark)
+                    yield replace(await asyncio.to_thread(read_part, path, position, self._masked), mark=mark)
             gone = known - now.keys()
             if gone and (self.marks is None or await self.marks.forget(gone)):
                 known -= gone

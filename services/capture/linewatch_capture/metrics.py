@@ -12,6 +12,10 @@ STATES = ("running", "waiting", "stopped", "offline")
 PARTS = Counter(
     "linewatch_capture_parts", "Parts by outcome: ok, ng, review, not_inspected, skipped.", ["outcome"]
 )
+PARTS_TAKEN = Counter(
+    "linewatch_capture_parts_taken",
+    "Parts that the source gave, at once; their outcomes follow with the part that is recorded next.",
+)
 NOT_INSPECTED = Counter("linewatch_capture_not_inspected", "Parts without a verdict, by reason.", ["reason"])
 FRAME_TO_VERDICT = Histogram(
     "linewatch_capture_frame_to_verdict_seconds",

@@ -12,6 +12,9 @@ PNG_START = b"\x89PNG\r\n\x1a\n"
 MAX_IMAGE_BYTES = 16 * 1024 * 1024
 """Inspector's limit for an encoded image (inspector.proto, EncodedImage)."""
 
+MAX_PIXELS = 16_777_216
+"""Inference's limit (linewatch_inference/preprocess.py): what it would refuse need not be decoded here."""
+
 REASONS = frozenset({
     "unreadable_image", "image_too_large", "wrong_shape", "not_finite", "frozen_channel", "unknown_regime",
     "cycle_order", "busy", "deadline", "inference_unavailable", "model_not_found", "internal",
@@ -21,7 +24,7 @@ REASONS = frozenset({
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """An image as its file holds it: JPEG or PNG, or something that claims to be."""
+    """An image as its file holds it: JPEG or PNG, or something that claims to be. Where there is a mask, the masked PNG."""
 
     encoded: bytes
 
@@ -103,6 +106,15 @@ class Part:
     mark: str = ""
     taken_at: float = field(default_factory=time.time)
     taken_monotonic: float = field(default_factory=time.monotonic)
+
+
+class Unmaskable(Exception):
+    """No masked picture can be made of it; `refused` says why."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        """As in NotInspected."""
+        super().__init__(message)
+        self.refused = NotInspected(reason, message)
 
 
 class Stopped(Exception):

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from linewatch_capture.mask import mask_of
 from linewatch_runtime.events import DEVICE_LINE
 from linewatch_runtime.settings import Name, ServiceSettings, service_settings
 
@@ -47,6 +48,8 @@ class Settings(ServiceSettings):
     """Seconds per operating cycle of the machine; 0: the rolling mean of the real pace. For records only."""
     spool_max_bytes: int = Field(default=64 * 1024 * 1024, ge=16 * 1024)
     """Bytes of events that may wait on disk for the forwarder; at this limit capture stops judging until there is room."""
+    mask: str | None = None
+    """Areas of every picture that are blackened before inference, evidence and console see it: left,top,width,height in fractions of the picture, up to 16 of them with / between; empty: none. For folder and watch."""
     evidence_dir: Path | None = None
     """Directory for frames, heat maps and windows that people look at; empty: none is kept. Beside it lies <name>-state, where the forwarder notes what is uploaded and what open work orders hold."""
     evidence_ok_share: float = Field(default=0.02, ge=0, le=1)
@@ -68,6 +71,20 @@ class Settings(ServiceSettings):
         if not host or not port.isdigit() or not 0 < int(port) < 65536:
             raise ValueError("write it as host:port, such as 127.0.0.1:8081")
         return address
+
+    @field_validator("mask")
+    @classmethod
+    def _mask_can_be_read(cls, mask: str | None) -> str | None:
+        mask_of(mask or "")
+        return mask
+
+    @model_validator(mode="after")
+    def _only_pictures_have_a_mask(self) -> Self:
+        if self.source == "records" and self.mask:
+            raise ValueError(
+                f"{PREFIX}MASK: records have no picture; unset it, or set another {PREFIX}SOURCE"
+            )
+        return self
 
     @model_validator(mode="after")
     def _watch_has_no_end(self) -> Self:

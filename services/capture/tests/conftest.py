@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import json
 import os
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from prometheus_client import REGISTRY
 
 from linewatch.v1 import inspector_pb2, inspector_pb2_grpc, verdict_pb2
 from linewatch_capture.__main__ import judge, open_evidence, open_spool
@@ -43,13 +45,19 @@ def verdict(result="OK", label="ok", score=0.02):
 class ScriptedInspector(
     inspector_pb2_grpc.InspectorServicer, open_inference_pb2_grpc.GRPCInferenceServiceServicer
 ):
-    """Answers as `script(request, context)` says; a verdict OK by default. Can stop and come back on its port."""
+    """Answers as `script(request, context)` says; a verdict OK by default. Can stop and come back on its port.
+
+    Bound from the first to the last moment and never listened on, `holder` keeps the port from other processes meanwhile.
+    """
 
     def __init__(self):
         self.script: Callable = lambda _request, _context: verdict()
         self.asked: list[inspector_pb2.InspectRequest] = []
         self.lock = threading.Lock()
-        self.port = 0
+        self.holder = socket.socket()
+        self.holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self.holder.bind(("127.0.0.1", 0))
+        self.port = self.holder.getsockname()[1]
         self.server = None
 
     @property
@@ -62,7 +70,7 @@ class ScriptedInspector(
         )
         inspector_pb2_grpc.add_InspectorServicer_to_server(self, self.server)
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, self.server)
-        self.port = self.server.add_insecure_port(f"127.0.0.1:{self.port}")
+        assert self.server.add_insecure_port(self.address) == self.port
         self.server.start()
         return self
 
@@ -91,6 +99,7 @@ def inspector() -> Iterator[ScriptedInspector]:
     scripted = ScriptedInspector().start()
     yield scripted
     scripted.stop()
+    scripted.holder.close()
 
 
 @pytest.fixture
@@ -115,6 +124,7 @@ def settings(tmp_path, inspector):
         fields = {
             "line": "line-1", "station": "station-1", "model": "pv-el-cells", "rate": 1000,
             "inference_address": inspector.address, "state_dir": tmp_path, "mqtt_port": 1,
+            "inspect_deadline_s": 60,  # a busy machine may be late with an answer; who means the deadline sets it
         }  # fmt: skip
         return Settings(**fields | changes)
 
@@ -138,14 +148,14 @@ class Flow:
         counts = await self.worker.run(self.worker.spool.counts)
         stop = asyncio.Event()
         evidence = open_evidence(self.settings)
-        async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        async with asyncio.timeout(120), asyncio.TaskGroup() as tasks:
             for function in meanwhile:
                 tasks.create_task(function(stop))
             await judge(
                 self.settings, self.worker, evidence, self.progress, place, epoch, counts, publisher, stop
             )
 
-    async def until(self, condition, within_s=10.0):
+    async def until(self, condition, within_s=60.0):
         async with asyncio.timeout(within_s):
             while not condition():  # noqa: ASYNC110 - conditions here are no events of ours
                 await asyncio.sleep(0.01)
@@ -187,7 +197,7 @@ def counts_in(path):
         return dict(db.execute("SELECT name, value FROM counts WHERE stream = ''"))
 
 
-def eventually(condition, within_s=15.0):
+def eventually(condition, within_s=60.0):
     """Waits for a condition and returns its value."""
     deadline = time.monotonic() + within_s
     while not (value := condition()):
@@ -214,7 +224,7 @@ class CaptureProcess:
 
     def end(self, how="terminate"):
         getattr(self.process, how)()
-        return self.process.wait(15)
+        return self.process.wait(30)
 
 
 @pytest.fixture
@@ -226,7 +236,7 @@ def capture(tmp_path, inspector):
         environment = {
             "CAPTURE_LINE": "line-1", "CAPTURE_STATION": "station-1", "CAPTURE_MODEL": "pv-el-cells",
             "CAPTURE_STATE_DIR": str(tmp_path), "CAPTURE_RATE": "1000", "CAPTURE_MQTT_PORT": "1",
-            "CAPTURE_INFERENCE_ADDRESS": inspector.address,
+            "CAPTURE_INFERENCE_ADDRESS": inspector.address, "CAPTURE_INSPECT_DEADLINE_S": "60",
         }  # fmt: skip
         environment |= {f"CAPTURE_{name.upper()}": str(value) for name, value in changes.items()}
         started = CaptureProcess(environment, tmp_path / f"log-{len(running)}.txt")
@@ -237,6 +247,17 @@ def capture(tmp_path, inspector):
     for started in running:
         if started.process.poll() is None:
             started.end("kill")
+
+
+@pytest.fixture
+def taken():
+    """Says how many parts the sources of this test have given."""
+    before = parts_taken()
+    return lambda: parts_taken() - before
+
+
+def parts_taken():
+    return REGISTRY.get_sample_value("linewatch_capture_parts_taken_total")
 
 
 @pytest.fixture

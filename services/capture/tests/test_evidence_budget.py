@@ -256,6 +256,24 @@ def test_what_an_open_work_order_holds_never_goes_and_is_free_once_it_closes(roo
     assert number_of(root) == [2, 5, 6]
 
 
+def test_other_pins_in_a_file_that_looks_as_the_one_before_are_seen(root):
+    """Two writes within a tick of the kernel's clock: the second file may get the first one's number, time and size."""
+    keep = Writer(budget_of(root, 2000))
+    keep(CERTAIN)
+    keep(CERTAIN)
+    pin(root, "00000001")
+    pins = state_dir_of(root) / "pins"
+    os.utime(pins, ns=(0, 0))
+    keep(CERTAIN)
+    assert number_of(root) == [1, 3]
+
+    pins.write_text("00000003\n")
+    os.utime(pins, ns=(0, 0))
+    keep(CERTAIN)
+
+    assert number_of(root) == [3, 4]
+
+
 def test_a_lower_budget_holds_from_the_start_but_for_what_orders_hold(root):
     keep = Writer(budget_of(root, 5000))
     for _ in range(5):
@@ -450,14 +468,14 @@ def test_a_disk_that_takes_no_more_bytes_keeps_nothing_of_the_part(root):
     keep = Writer(budget_of(root, 1_000_000))
     keep(CERTAIN)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limit[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
             keep(CERTAIN, 100, heatmap=60_000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        signal.signal(signal.SIGXFSZ, handler)
 
     assert list(files(root)) == ["00000001.jpg"], "the frame went with its heat map"
     assert keep.budget.used_bytes == 1000

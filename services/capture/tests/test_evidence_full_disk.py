@@ -5,6 +5,7 @@ import asyncio
 import os
 import shutil
 import subprocess
+import threading
 
 import pytest
 
@@ -39,7 +40,11 @@ def test_a_full_volume_costs_the_evidence_and_no_event_and_room_brings_it_back(
     for number in range(40):
         (pictures / f"cell_{number:04}.jpg").write_bytes(FRAME + str(number).encode())
 
+    has_room = threading.Event()
+
     def script(request, _context):
+        if len(inspector.asked) > 25:
+            has_room.wait(60)
         heatmap = inspector_pb2.Heatmap(values=bytes(range(6)), width=3, height=2)
         return inspector_pb2.InspectResponse(id=request.id, verdict=a_verdict("NG"), heatmap=heatmap)
 
@@ -50,6 +55,7 @@ def test_a_full_volume_costs_the_evidence_and_no_event_and_room_brings_it_back(
     async def make_room(_stop):
         await station.until(lambda: station.counts().get("judged", 0) >= 25)
         assert mount("-o", "remount,size=8m", str(volume)).returncode == 0
+        has_room.set()
 
     asyncio.run(station.run(make_room))
 

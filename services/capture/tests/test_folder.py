@@ -9,7 +9,8 @@ import threading
 
 import pytest
 
-from linewatch_capture.folder import POLL_S, EmptyFolder, PlayedFolder, WatchedFolder, image_files
+from linewatch_capture import folder as folder_module
+from linewatch_capture.folder import EmptyFolder, PlayedFolder, WatchedFolder, image_files
 
 
 def test_subfolders_play_in_the_order_of_their_names(tmp_path):
@@ -74,18 +75,32 @@ def test_a_watched_folder_gives_new_files_and_resumes_after_a_restart(flow, fold
 
 
 def watched(flow, path, count, before=lambda: None):
-    """Runs a watching station until `count` parts are recorded, then two looks more; its events' part ids."""
+    """Runs a watching station until `count` parts are recorded and one more; the others' part ids.
+
+    By when the last one is taken, which comes last, two looks saw all the others: time enough to take too many.
+    """
     station = flow(source="watch", path=path)
+    last = f"last-{station.counts().get('sent', 0)}.jpg"
 
     async def until_recorded(stop):
         await station.until(lambda: station.progress.state == "running")
         before()
         await station.until(lambda: station.progress.counts["sent"] >= count)
-        await asyncio.sleep(3 * POLL_S)  # time to take too many
+        (path / last).write_bytes(b"frame")
+        await station.until(lambda: last in parts_of(station.events()))
         stop.set()
 
     asyncio.run(station.run(until_recorded))
-    return [event["data"]["part_id"] for event in station.events() if "part_id" in event["data"]]
+    return [name for name in parts_of(station.events()) if not name.startswith("last-")]
+
+
+def parts_of(events):
+    return [event["data"]["part_id"] for event in events if "part_id" in event["data"]]
+
+
+def sent(state_dir):
+    with contextlib.closing(sqlite3.connect(state_dir / "capture.db")) as db:
+        return db.execute("SELECT value FROM counts WHERE name = 'sent'").fetchone()[0]
 
 
 def marks(path):
@@ -93,7 +108,7 @@ def marks(path):
         return db.execute("SELECT count(*) FROM marks").fetchone()[0]
 
 
-def test_a_file_that_is_renamed_or_gets_other_permissions_is_no_new_part(flow, folder):
+def test_a_file_that_is_renamed_or_gets_other_permissions_is_no_new_part(flow, folder, tmp_path):
     path = folder(0)
     watched(flow, path, 1, lambda: (path / "one.jpg").write_bytes(b"frame"))
 
@@ -101,7 +116,8 @@ def test_a_file_that_is_renamed_or_gets_other_permissions_is_no_new_part(flow, f
     (path / "one.jpg").rename(path / "moved.jpg")
     (path / "two.jpg").write_bytes(b"frame")
 
-    assert watched(flow, path, 2) == ["one.jpg", "two.jpg"]
+    assert watched(flow, path, 3) == ["one.jpg", "two.jpg"]
+    assert sent(tmp_path) == 4, "with the two that came last; none was taken and skipped"
 
 
 def test_a_file_from_before_a_clock_was_set_back_is_a_part(flow, folder, tmp_path, settings):
@@ -117,15 +133,15 @@ def test_a_file_from_before_a_clock_was_set_back_is_a_part(flow, folder, tmp_pat
     (path / "two.jpg").write_bytes(b"frame")
     os.utime(path / "two.jpg", (1, 1))
 
-    assert watched(flow, path, 2) == ["one.jpg", "two.jpg"]
+    assert watched(flow, path, 3) == ["one.jpg", "two.jpg"]
 
 
-def test_a_skipped_file_is_not_taken_again_after_a_restart(flow, folder, inspector):
+def test_a_skipped_file_is_not_taken_again_after_a_restart(flow, folder, inspector, taken):
     path, go_on = folder(0), threading.Event()
     answer = inspector.script
 
     def slow(request, context):
-        go_on.wait(10)
+        go_on.wait(60)
         return answer(request, context)
 
     inspector.script = slow
@@ -134,8 +150,7 @@ def test_a_skipped_file_is_not_taken_again_after_a_restart(flow, folder, inspect
         await station.until(lambda: station.progress.state == "running")
         for number in range(5):
             (path / f"{number}.jpg").write_bytes(b"frame")
-        await station.until(lambda: inspector.asked)
-        await asyncio.sleep(3 * POLL_S)  # the others come, and replace each other
+        await station.until(lambda: taken() == 5)  # and the others replace each other
         go_on.set()
         await station.until(lambda: station.progress.counts["sent"] == 5)
         stop.set()
@@ -145,41 +160,43 @@ def test_a_skipped_file_is_not_taken_again_after_a_restart(flow, folder, inspect
     assert station.counts()["skipped"] >= 3
 
     watched(flow, path, 5)
-    assert station.counts()["sent"] == 5
+    assert station.counts()["sent"] == 5 + 1, "the one that comes last"
 
 
 def test_files_that_have_left_are_forgotten(flow, folder, tmp_path):
     path = folder(3)
     watched(flow, path, 1, lambda: (path / "new.jpg").write_bytes(b"frame"))
-    assert marks(tmp_path / "capture.db") == 4
+    assert marks(tmp_path / "capture.db") == 3 + 2, "one that is new, and the last"
     for file in path.iterdir():
         file.unlink()
 
-    watched(flow, path, 2, lambda: (path / "newer.jpg").write_bytes(b"frame"))
+    watched(flow, path, 3, lambda: (path / "newer.jpg").write_bytes(b"frame"))
 
-    assert marks(tmp_path / "capture.db") == 1
+    assert marks(tmp_path / "capture.db") == 2
 
 
-def test_a_file_that_still_grows_is_left_until_it_is_whole(tmp_path):
-    whole = b"0123456789" * 1000
+def test_a_file_that_still_grows_is_left_until_it_is_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_module, "POLL_S", 0.01)
+    chunks = [b"0123456789" * 50] * 20
+    written, left = tmp_path / "slow.jpg", list(chunks)
+
+    class SlowCamera(WatchedFolder):
+        """One that writes a piece between two looks."""
+
+        def present(self):
+            found = super().present()
+            if left:
+                with written.open("ab") as file:
+                    file.write(left.pop())
+            return found
 
     async def watch():
         stop = asyncio.Event()
         taken = []
-
-        async def write_slowly():
-            with (tmp_path / "slow.jpg").open("wb") as file:
-                for start in range(0, len(whole), 500):
-                    file.write(whole[start : start + 500])
-                    file.flush()
-                    await asyncio.sleep(0.02)
-
-        writing = asyncio.create_task(write_slowly())
-        async for part in WatchedFolder(tmp_path, stop).parts(1):
+        async for part in SlowCamera(tmp_path, stop).parts(1):
             taken.append(part)
             stop.set()
-        await writing
         return taken
 
     (part,) = asyncio.run(watch())
-    assert part.content.encoded == whole
+    assert part.content.encoded == b"".join(chunks)

@@ -17,6 +17,8 @@ from nucleus_ipc import NucleusIpc
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from linewatch_plant.processes import free_port
+
 
 def parts_of(events):
     return [event["data"]["part_id"] for event in events if "part_id" in event["data"]]
@@ -31,14 +33,14 @@ def test_no_kill_loses_or_doubles_a_part(capture, folder, inspector, spool_file,
         number = int(request.encoded_image.data.rpartition(b" ")[2])
         if number in gates:
             reached[number].set()
-            gates[number].wait(20)
+            gates[number].wait(60)
         return a_verdict("NG" if number % 5 == 0 else "OK")
 
     inspector.script = script
     # Killed with a part asked and not recorded, before the first event and after some.
     for number, gate in gates.items():
         process = capture(path=path)
-        assert reached[number].wait(20), process.said()
+        assert reached[number].wait(60), process.said()
         process.end("kill")
         gate.set()
         assert len(spool_file.events()) == number
@@ -93,7 +95,7 @@ def test_what_the_disk_damaged_is_told_with_the_next_part(
     def script(request, _context):
         number = int(request.encoded_image.data.rpartition(b" ")[2])
         if number in gates:
-            gates[number].wait(20)
+            gates[number].wait(60)
         return a_verdict("OK")
 
     inspector.script = script
@@ -133,7 +135,7 @@ def test_what_a_live_line_skipped_adds_up_after_a_kill(
     capture, folder, inspector, spool_file, wait, a_verdict
 ):
     gate = threading.Semaphore(3)
-    inspector.script = lambda _request, _context: gate.acquire(timeout=20) and a_verdict()
+    inspector.script = lambda _request, _context: gate.acquire(timeout=60) and a_verdict()
     path = folder(60)
     process = capture(path=path, live=1, rate=100, loop=1)
     wait(lambda: len(inspector.asked) >= 4)
@@ -146,9 +148,11 @@ def test_what_a_live_line_skipped_adds_up_after_a_kill(
     assert process.end() == 0
     events, counts = spool_file.events(), spool_file.counts()
     skipped = sum(event["data"]["count"] for event in events if event["type"] == "PartsSkipped")
-    assert counts["sent"] == counts["judged"] + counts.get("skipped", 0)
+    # On a busy machine a part's time may be up before it is asked for; that is told, too.
+    inspected = counts["judged"] + counts.get("not_inspected", 0)
+    assert counts["sent"] == inspected + counts.get("skipped", 0)
     assert skipped == counts.get("skipped", 0)
-    assert len(parts_of(events)) == counts["judged"]
+    assert len(parts_of(events)) == inspected
 
 
 def test_a_second_capture_on_the_same_state_is_refused(capture, folder, wait):
@@ -157,7 +161,7 @@ def test_a_second_capture_on_the_same_state_is_refused(capture, folder, wait):
 
     second = capture(path=folder(1))
 
-    assert second.process.wait(15) == 2
+    assert second.process.wait(60) == 2
     assert "CAPTURE_STATE_DIR: another capture holds" in second.said()
     assert first.end() == 0
 
@@ -177,7 +181,7 @@ def test_what_cannot_be_used_is_told_before_anything_starts(capture, folder, tmp
         processes = {told: capture(**settings) for told, settings in wrong.items()}
 
         for told, process in processes.items():
-            assert process.process.wait(30) == 2, process.said()
+            assert process.process.wait(60) == 2, process.said()
             assert told.partition(": ")[0] in process.said()
             assert "Traceback" not in process.said()
 
@@ -196,8 +200,7 @@ def test_without_broker_and_inference_it_stays_up_and_says_so(capture, folder, i
 @pytest.fixture
 def broker(tmp_path, wait):
     """The plant's broker as a process; its port."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     from pathlib import Path
 
     plant = Path(__file__).resolve().parents[3] / "plant"
@@ -213,7 +216,7 @@ def broker(tmp_path, wait):
     wait(answers)
     yield port
     process.kill()
-    process.wait(10)
+    process.wait(30)
 
 
 @pytest.fixture
@@ -232,7 +235,7 @@ def forwarder(broker, wait):
             self.client.connect("127.0.0.1", broker)
             self.client.loop_start()
             self.client.subscribe("linewatch/v1/+/+/+/+", options=SubscribeOptions(qos=1))
-            assert ready.wait(10)
+            assert ready.wait(30)
 
         def events(self):
             return [event for topic, event in list(self.heard) if topic.endswith("/inspection")]
@@ -245,12 +248,16 @@ def forwarder(broker, wait):
             body = json.dumps({"event_ids": event_ids})
             self.client.publish(
                 "linewatch/v1/plant-1/line-1/station-1/committed", body, qos=1
-            ).wait_for_publish(10)
+            ).wait_for_publish(30)
 
     made = Forwarder()
     yield made
     made.client.disconnect()
     made.client.loop_stop()
+
+
+def is_at_rest(status):
+    return status["state"] == "stopped" and status["spool"]["events"] == 0
 
 
 def test_events_leave_when_the_forwarder_has_them_and_the_status_tells(
@@ -262,8 +269,8 @@ def test_events_leave_when_the_forwarder_has_them_and_the_status_tells(
     assert len(spool_file.events()) == 5, "the broker's acknowledgement is not the forwarder's"
     forwarder.commit([event["id"] for event in forwarder.events()])
     wait(lambda: spool_file.events() == [])
-    status = wait(lambda: forwarder.status().get("spool", {}).get("events") == 0 and forwarder.status())
-    assert status["state"] == "stopped"
+    # Not the first one, from before there was a part: of that one the spool is empty, too.
+    status = wait(lambda: (told := forwarder.status()).get("sent") == 5 and is_at_rest(told) and told)
     assert "source has ended" in status["detail"]
     assert {name: status[name] for name in ("sent", "judged", "model", "source")} == {
         "sent": 5, "judged": 5, "model": "pv-el-cells", "source": "folder",
@@ -303,7 +310,7 @@ def test_it_is_healthy_and_running_to_the_nucleus_once_the_broker_is_reached(
 
     nucleus.wait_for_state("capture")
     wait(heartbeat.exists)
-    assert '"waiting"' in process.said(), "inference is away, which is not capture's illness"
+    wait(lambda: '"waiting"' in process.said())  # inference is away, which is not capture's illness
     assert process.end() == 0
 
 
@@ -311,8 +318,8 @@ def test_an_update_waits_for_the_part_under_inspection(
     capture, folder, inspector, broker, nucleus, a_verdict, wait
 ):
     gate = threading.Event()
-    inspector.script = lambda _request, _context: gate.wait(20) and a_verdict()
-    process = capture(path=folder(2), mqtt_port=broker, inspect_deadline_s=20, loop=1, parts=2)
+    inspector.script = lambda _request, _context: gate.wait(60) and a_verdict()
+    process = capture(path=folder(2), mqtt_port=broker, loop=1, parts=2)
     nucleus.wait_for_subscribers(1)
     wait(lambda: inspector.asked)
 

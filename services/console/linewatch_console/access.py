@@ -1,110 +1,129 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who may look and who may decide.
+"""Who may look and who may decide: a request's session, and what another site's page can't have.
 
-On loopback whoever sits at the machine may; anywhere else the page asks for a password. A decision needs three things
-that another site's page can't have: our own origin, a session cookie that browsers keep to themselves, and that
-session's token. Sessions live in memory: a restart of the console ends them.
+On loopback without any way to sign in whoever sits at the machine may; else a session is needed. A change needs three
+things: our own origin, a session cookie that browsers keep to themselves, and that session's token.
 """
 
 import hmac
-import secrets
-from collections import OrderedDict, deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Literal
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-COOKIE = "linewatch_session"
-SESSION_S = 12 * 3600.0
-MOST_SESSIONS = 256
-WRONG_PASSWORDS_PER_MINUTE = 10
+from linewatch_console.people import Person
+from linewatch_console.sessions import Session, Sessions
+
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
-    """One browser. `token` goes into each request that changes something."""
-
-    key: str
-    token: str
-    ends_at: float
-
-
 class Access:
-    """Sessions and the password. `password` empty: none is asked. `clock` gives monotonic seconds."""
+    """Sessions by cookie.
 
-    def __init__(self, password: str, clock: Callable[[], float]) -> None:
-        self._password = password
-        self._clock = clock
-        self._sessions: OrderedDict[str, Session] = OrderedDict()
-        self._wrong: deque[float] = deque(maxlen=WRONG_PASSWORDS_PER_MINUTE)
+    `local`: who everybody is where nobody signs in; None where people sign in. `origin`: the page's address as people
+    reach it, such as https://console.plant.example; empty: whatever name the request came to.
+    """
+
+    def __init__(self, sessions: Sessions, local: Person | None, origin: str = "") -> None:
+        self.sessions = sessions
+        self.local = local
+        self.origin = origin
+        self._is_secure = origin.startswith("https://")
+        self.cookie = self.cookie_name("linewatch_session")
 
     @property
-    def asks_password(self) -> bool:
+    def signs_in(self) -> bool:
         """Whether a page needs to sign in."""
-        return bool(self._password)
+        return self.local is None
 
     def session(self, request: Request) -> Session | None:
         """The request's session, if it has one that has not ended."""
-        session = self._sessions.get(request.cookies.get(COOKIE, ""))
-        if session is not None and session.ends_at < self._clock():
-            del self._sessions[session.key]
-            return None
-        return session
+        return self.sessions.of(request.cookies.get(self.cookie, ""))
 
-    def may_look(self, request: Request) -> bool:
-        """Whether this request may see the line."""
-        return not self.asks_password or self.session(request) is not None
-
-    def open_session(self, response: Response) -> Session:
-        """A new session, its cookie on `response`; the oldest one makes room."""
-        session = Session(secrets.token_urlsafe(32), secrets.token_urlsafe(32), self._clock() + SESSION_S)
-        self._sessions[session.key] = session
-        while len(self._sessions) > MOST_SESSIONS:
-            self._sessions.popitem(last=False)
-        self.set_cookie(response, session)
-        return session
-
-    def set_cookie(self, response: Response, session: Session) -> None:
-        """Gives the browser its cookie."""
-        response.set_cookie(COOKIE, session.key, max_age=int(SESSION_S), httponly=True, samesite="strict")
-
-    def close_session(self, request: Request) -> None:
-        """Signs out."""
-        self._sessions.pop(request.cookies.get(COOKIE, ""), None)
-
-    def is_locked(self) -> bool:
-        """Whether there were too many wrong passwords in the last minute."""
-        recent = [at for at in self._wrong if at > self._clock() - 60]
-        return len(recent) >= WRONG_PASSWORDS_PER_MINUTE
-
-    def is_password(self, offered: str) -> bool:
-        """Compares in constant time and remembers a wrong one."""
-        if hmac.compare_digest(offered.encode(), self._password.encode()):
-            return True
-        self._wrong.append(self._clock())
-        return False
-
-    def why_not_decide(self, request: Request) -> str:
-        """Why this request may change nothing; empty when it may."""
+    def person(self, request: Request) -> Person | None:
+        """Who asks; None: has to sign in first."""
         session = self.session(request)
-        if not is_same_origin(request):
+        return session.person if session else self.local
+
+    def begin(
+        self,
+        request: Request,
+        answer: Response,
+        person: Person,
+        how: str,
+        stamp: str = "",
+        leave_url: str = "",
+    ) -> Session:
+        """A new session with its cookie on `answer`. What the browser had before ends: nobody can plant a session."""
+        before = self.session(request)
+        if before is not None:
+            self.sessions.end(before)
+        session = self.sessions.open(person, how, stamp, leave_url)
+        self.set_cookie(answer, self.cookie, session.key, self.sessions.longest_s)
+        return session
+
+    def end(self, session: Session, answer: Response) -> None:
+        """Signs out."""
+        self.sessions.end(session)
+        self.delete_cookie(answer, self.cookie)
+
+    def cookie_name(self, name: str) -> str:
+        """What a cookie is called here. Another host of the same domain can set no __Host- cookie: none can be planted."""
+        return f"__Host-{name}" if self._is_secure else name
+
+    def set_cookie(
+        self, answer: Response, name: str, value: str, lasts_s: float, *, is_lax: bool = False
+    ) -> None:
+        """A cookie that scripts can't read, `name` as cookie_name gives it.
+
+        Lax: also sent when another site leads here, as an identity provider does.
+        """
+        answer.set_cookie(
+            name,
+            value,
+            max_age=int(lasts_s),
+            httponly=True,
+            secure=self._is_secure,
+            samesite="lax" if is_lax else "strict",
+        )
+
+    def delete_cookie(self, answer: Response, name: str, *, is_lax: bool = False) -> None:
+        """Takes one back that set_cookie gave. A browser lets none but a Secure one touch a __Host- cookie."""
+        same_site: Literal["lax", "strict"] = "lax" if is_lax else "strict"
+        answer.delete_cookie(name, secure=self._is_secure, httponly=True, samesite=same_site)
+
+    def why_not_change(self, request: Request, token: str = "") -> str:
+        """Why this request may change nothing; empty when it may. `token`: from a form, else from the header."""
+        session = self.session(request)
+        if not self.is_own_origin(request):
             return "the request does not come from this page"
         if session is None:
             return "your session has ended: reload the page"
-        if not hmac.compare_digest(request.headers.get("x-csrf-token", "").encode(), session.token.encode()):
+        offered = token or request.headers.get("x-csrf-token", "")
+        if not hmac.compare_digest(offered.encode(), session.token.encode()):
             return "the request lacks this session's token: reload the page"
         return ""
 
+    def is_own_origin(self, request: Request) -> bool:
+        """Whether the browser says that the request comes from a page of this very address."""
+        given = request.headers.get("origin", "")
+        if self.origin:
+            return given == self.origin
+        origin = urlsplit(given)
+        return origin.scheme in {"http", "https"} and origin.netloc == request.headers.get("host", "")
 
-def is_same_origin(request: Request) -> bool:
-    """Whether the browser says that the request comes from a page of this very address."""
-    origin = urlsplit(request.headers.get("origin", ""))
-    return origin.scheme in {"http", "https"} and origin.netloc == request.headers.get("host", "")
+    def is_own_name(self, request: Request) -> bool:
+        """Whether the Host header names us. Another name that leads here is a trick (DNS rebinding)."""
+        host = request.headers.get("host", "")
+        if self.origin:
+            return host.lower() == urlsplit(self.origin).netloc.lower()
+        return self.signs_in or is_loopback_name(host)
 
 
 def is_loopback_name(host_header: str) -> bool:
-    """Whether a Host header names this machine. Another name that leads here is a trick (DNS rebinding)."""
-    return urlsplit(f"//{host_header}").hostname in LOOPBACK_NAMES
+    """Whether a Host header names this machine."""
+    try:
+        return urlsplit(f"//{host_header}").hostname in LOOPBACK_NAMES
+    except ValueError:
+        return False

@@ -9,16 +9,19 @@ from typing import Any
 
 from prometheus_client import Counter, Gauge
 
+from linewatch_console.device_facts import DeviceFacts
 from linewatch_console.hub import Hub
 from linewatch_console.inspection import NotAnEvent, read_event
 from linewatch_console.statuses import CaptureStatus, ForwarderStatus, InferenceStatus, read_status
 from linewatch_console.wall import Wall
 from linewatch_runtime.events import DEVICE_LINE
+from linewatch_runtime.lifecycle import in_daemon_thread
 from linewatch_runtime.mqtt import Connection, Message
 
 log = logging.getLogger(__name__)
 
 TELL_EVERY_S = 0.2
+LOOK_EVERY_S = 10.0
 _ERRNO = re.compile(r"^\[Errno \d+\] ")
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
 
@@ -37,10 +40,12 @@ def topics(site: str) -> list[str]:
 class Edge:
     """Keeps the wall, the forwarder's and the inference service's state, and the state of the way to the broker."""
 
-    def __init__(self, connection: Connection, wall: Wall, hub: Hub) -> None:
-        self._connection = connection
+    def __init__(self, connection: Connection, wall: Wall, hub: Hub, facts: DeviceFacts) -> None:
+        self.connection = connection
         self._wall = wall
         self._hub = hub
+        self._facts = facts
+        self._device = facts.look()
         self._told: dict[str, Any] = {}
         self._is_up = False
         self._since = utc_now()
@@ -50,13 +55,22 @@ class Edge:
     async def run(self) -> None:
         """Takes messages until cancelled. One that can't be read is counted and left."""
         while True:
-            self.take(await self._connection.messages.get())
+            self.take(await self.connection.messages.get())
 
     async def tell(self) -> None:
         """Publishes what changed, until cancelled."""
         while True:
             self.flush()
             await asyncio.sleep(TELL_EVERY_S)
+
+    async def look(self) -> None:
+        """Looks at this machine, until cancelled. In a thread that a stop does not wait for: a disk may hang."""
+        while True:
+            await in_daemon_thread(self._look)
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    def _look(self) -> None:
+        self._device = self._facts.look()
 
     def take(self, message: Message) -> None:
         """Puts one message where it belongs."""
@@ -79,6 +93,7 @@ class Edge:
             ("edge", self.link()),
             ("forwarder", self._forwarder()),
             ("inference", self._inference()),
+            ("device", self._device),
         ):
             if self._told.get(kind) != content:
                 self._told[kind] = content
@@ -92,15 +107,16 @@ class Edge:
             "edge": self.link(),
             "forwarder": self._forwarder(),
             "inference": self._inference(),
+            "device": self._device,
         }
 
     def link(self) -> dict[str, Any]:
         """Whether the broker is reached, since when, and why not."""
-        is_up = self._connection.connected.is_set()
+        is_up = self.connection.connected.is_set()
         if is_up != self._is_up:
             self._is_up, self._since = is_up, utc_now()
         connected.set(is_up)
-        return {"connected": is_up, "since": self._since, "detail": _ERRNO.sub("", self._connection.trouble)}
+        return {"connected": is_up, "since": self._since, "detail": _ERRNO.sub("", self.connection.trouble)}
 
     def _take_event(self, line: str, station: str, payload: bytes) -> None:
         try:

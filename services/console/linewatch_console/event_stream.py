@@ -2,7 +2,7 @@
 """The response that carries server-sent events to one page."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -16,19 +16,21 @@ RETRY_MS = 1500
 
 
 class EventStream(Response):
-    """Sends until the page goes, is dropped, or the console stops."""
+    """Sends until the page goes, is dropped, its session ends, or the console stops."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, hub: Hub, client: Client) -> None:
+    def __init__(self, hub: Hub, client: Client, ended: asyncio.Event, used: Callable[[], None]) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        self._ended = ended
+        self._used = used
         del self.headers["content-length"]
         self._hub = hub
         self._client = client
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """The ASGI response."""
-        gone = asyncio.create_task(_disconnected(receive), name="page-gone")
+        gone = asyncio.create_task(_first(_disconnected(receive), self._ended.wait()), name="page-gone")
         try:
             await self._send(
                 send, {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
@@ -53,6 +55,7 @@ class EventStream(Response):
             if gone.done():
                 following.cancel()
                 return
+            self._used()
             if not following.done():
                 following.cancel()
                 yield b": ping\n\n"
@@ -66,6 +69,15 @@ class EventStream(Response):
     async def _send(send: Send, message: dict[str, object]) -> None:
         async with asyncio.timeout(SEND_TIMEOUT_S):
             await send(message)
+
+
+async def _first(*waits: Coroutine[None, None, object]) -> None:
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stands before every address: who may look, under which name we answer, and what a browser may do with the page."""
+"""Stands before every address: under which name we answer, what a browser may do with the page and may keep of it."""
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from linewatch_console.access import Access, is_loopback_name
+from linewatch_console.access import Access
 
 _HEADERS = {
     "Content-Security-Policy": (
@@ -21,7 +21,7 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
 }
-_OPEN = ("/login", "/healthz", "/static/")
+_HSTS = "max-age=31536000"
 
 
 class Guard:
@@ -30,6 +30,9 @@ class Guard:
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
         self._access = access
+        self._headers = dict(_HEADERS)
+        if access.origin.startswith("https://"):
+            self._headers["Strict-Transport-Security"] = _HSTS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -40,18 +43,18 @@ class Guard:
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
+                for name, value in self._headers.items():
                     headers[name] = value
+                # What is no static file is somebody's own: no cache between here and there may keep it.
+                if not scope["path"].startswith("/static/"):
+                    headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        refusal = self._refusal(Request(scope))
-        await (refusal or self._app)(scope, receive, send_guarded)
-
-    def _refusal(self, request: Request) -> Response | None:
-        if not self._access.asks_password and not is_loopback_name(request.headers.get("host", "")):
-            return JSONResponse({"error": "this console answers to localhost and 127.0.0.1 only"}, 421)
-        if self._access.may_look(request) or request.url.path.startswith(_OPEN):
-            return None
-        if request.url.path == "/":
-            return RedirectResponse("/login", status_code=303)
-        return JSONResponse({"error": "sign in first"}, 401)
+        request = Request(scope)
+        # The container's health check asks by the loopback's name.
+        if not self._access.is_own_name(request) and request.url.path != "/healthz":
+            named = self._access.origin or "localhost and 127.0.0.1"
+            refusal = JSONResponse({"error": f"this console answers to {named} only"}, 421)
+            await refusal(scope, receive, send_guarded)
+            return
+        await self._app(scope, receive, send_guarded)

@@ -44,6 +44,7 @@ class Hub:
         self._number = 0
         self._ring: deque[tuple[int, bytes]] = deque(maxlen=RING_MESSAGES)
         self._clients: set[Client] = set()
+        self._is_closed = False
         self.snapshot: Callable[[], dict[str, Any]] = dict
         """Everything that a page shows. May publish; what it publishes is in the snapshot already."""
 
@@ -59,11 +60,16 @@ class Hub:
                 client.queue.put_nowait(message)
 
     def attach(self, last_event_id: str) -> Client:
-        """A new page, with what it missed.
+        """A new page, with what it missed; after `close` one that ends at once.
 
         Raises:
             TooManyClients: the setting's number of pages is open.
         """
+        if self._is_closed:
+            # It came between the stop and the listener's end. Let in, it would hold the stop until the grace is over.
+            ended = Client([])
+            ended.queue.put_nowait(None)
+            return ended
         if len(self._clients) >= self._max_clients:
             raise TooManyClients
         client = Client(self._missed(last_event_id))
@@ -77,7 +83,8 @@ class Hub:
         clients.set(len(self._clients))
 
     def close(self) -> None:
-        """Ends every page's stream."""
+        """Ends every page's stream, for good."""
+        self._is_closed = True
         for client in list(self._clients):
             self._end(client)
 

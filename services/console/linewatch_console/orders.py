@@ -8,19 +8,26 @@ for later; it is taken by the cloud while the person looks, or not at all.
 import asyncio
 import logging
 import random
+from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any
 
 from prometheus_client import Counter, Gauge
+from pydantic import ValidationError
 
-from linewatch_console.cloud_api import CloudApi, CloudAway, CloudRefused, Summary, WorkOrder
+from linewatch_console.cloud_api import CloudApi, CloudAway, CloudRefused, CloudUnclear
+from linewatch_console.cloud_shapes import OrderEvidence, Summary, WorkOrder
 from linewatch_console.edge import utc_now
 from linewatch_console.evidence import is_evidence_path
 from linewatch_console.hub import Hub
+from linewatch_console.people import Person
 from linewatch_runtime.lifecycle import wait_until
 
 log = logging.getLogger(__name__)
 
 LONGEST_BACKOFF_S = 15.0
+MOST_KNOWN_FILES = 4000
+"""Files of evidence that orders name, with their digests; the list shows 100 orders at once."""
 
 decisions = Counter("linewatch_console_decisions", "Decisions sent to the cloud", ["decision", "outcome"])
 reachable = Gauge("linewatch_console_cloud_reachable", "1 while the cloud API answers")
@@ -30,13 +37,14 @@ awaiting = Gauge("linewatch_console_orders_awaiting_approval", "Work orders that
 class Orders:
     """Looks at the cloud API every `poll_s`; without an API it says so and does nothing."""
 
-    def __init__(self, api: CloudApi | None, hub: Hub, poll_s: float, operator: str) -> None:
+    def __init__(self, api: CloudApi | None, hub: Hub, poll_s: float) -> None:
         self._api = api
         self._hub = hub
         self._poll_s = poll_s
-        self._operator = operator
+        self._known: OrderedDict[str, OrderEvidence] = OrderedDict()
         self._look_now = asyncio.Event()
         self._orders: list[WorkOrder] = []
+        self._left_out = 0
         self._summary: Summary | None = None
         self._as_of = ""
         self._state = "waiting" if api else "off"
@@ -50,11 +58,15 @@ class Orders:
         while self._api is not None:
             self._look_now.clear()
             try:
-                self._summary, self._orders = await self._api.summary(), await self._api.work_orders()
+                self._summary, page = await self._api.summary(), await self._api.page({})
+                self._orders, self._left_out = page.work_orders, page.left_out
+                for order in self._orders:
+                    self._remember(order)
                 awaiting.set(self._summary.work_orders.awaiting_approval)
                 failures = 0
                 self._as_of = utc_now()
-                self._turn("up", "")
+                left_out = f"orders that are not understood: {page.left_out}, the first: {page.first_fault}"
+                self._turn("up", left_out if page.left_out else "")
             except (CloudAway, CloudRefused) as error:
                 failures += 1
                 self._turn("down", str(error))
@@ -65,36 +77,76 @@ class Orders:
             pause_s *= random.uniform(0.7, 1.0)  # noqa: S311
             await wait_until(self._look_now, pause_s)
 
-    async def decide(self, reference: str, decision: str, reason: str) -> dict[str, Any]:
-        """Takes "approve" or "reject" to the cloud and answers with the order as it is now.
+    async def close(self) -> None:
+        """Closes the connections to the cloud."""
+        if self._api is not None:
+            await self._api.close()
 
-        Raises:
-            CloudAway: no answer; the decision may or may not have been taken, the next look tells.
-            CloudRefused: the cloud says no, such as 409 for an order that awaits no approval.
-        """
+    @property
+    def api(self) -> CloudApi:
+        """The cloud. Raises CloudAway where none is set."""
         if self._api is None:
             raise CloudAway(self._detail)
+        return self._api
+
+    async def send(
+        self, verb: str, path: str, body: Mapping[str, str] | str, person: Person, audit_digest: str,
+        follows: str = "",
+    ) -> dict[str, Any]:  # fmt: skip
+        """Takes a decision to the cloud, once, and gives its answer; a body that is a text, as a policy, as it is.
+
+        `follows`: digest of the policy that the person saw, of a policy.
+
+        Raises:
+            CloudUnclear: no answer; the decision may or may not have been taken, the next look tells.
+            CloudAway: it was not taken.
+            CloudRefused: the cloud says no, such as 409 for an order that awaits no approval.
+        """
+        outcome = "no_answer"
         try:
-            order = await self._api.decide(reference, decision, self._operator, reason)
-        except (CloudAway, CloudRefused) as error:
-            decisions.labels(decision, "refused" if isinstance(error, CloudRefused) else "no_answer").inc()
-            log.warning(
-                "decision_failed", extra={"reference": reference, "decision": decision, "reason": str(error)}
-            )
+            answer = await self.api.send(path, body, person, audit_digest, follows)
+            outcome = "taken"
+            return answer
+        except CloudUnclear:
+            raise
+        except CloudAway:
+            outcome = "not_sent"
+            raise
+        except CloudRefused:
+            outcome = "refused"
             raise
         finally:
+            decisions.labels(verb, outcome).inc()
+            log.info("decision", extra={"verb": verb, "address": path, "by": person.name, "outcome": outcome})
             self._look_now.set()
-        decisions.labels(decision, "taken").inc()
-        log.info("decided", extra={"reference": reference, "decision": decision, "by": self._operator})
-        self._orders = [order if one.reference == reference else one for one in self._orders]
+
+    def changed(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """Puts the order of an answer into the list at once, and gives it as the page shows it. Raises CloudAway."""
+        try:
+            order = WorkOrder.model_validate(answer)
+        except ValidationError as error:
+            raise CloudAway("the cloud API's answer is no work order") from error
+        self._remember(order)
+        self._orders = [order if one.reference == order.reference else one for one in self._orders]
         self._tell()
         return shown(order)
 
     async def order(self, reference: str) -> dict[str, Any]:
         """One order with its history. Raises CloudAway and CloudRefused."""
-        if self._api is None:
-            raise CloudAway(self._detail)
-        return shown(await self._api.work_order(reference))
+        order = await self.api.work_order(reference)
+        self._remember(order)
+        return shown(order)
+
+    async def listed(self, query: Mapping[str, str]) -> dict[str, Any]:
+        """Orders by `status`, `limit`, `asset_id`, now, and the token of the `next` page; as CloudApi.page raises."""
+        page = await self.api.page(query)
+        for order in page.work_orders:
+            self._remember(order)
+        return {
+            "work_orders": [shown(order) for order in page.work_orders],
+            "next": page.next,
+            "left_out": page.left_out,
+        }
 
     def snapshot(self) -> dict[str, Any]:
         """What the panel shows."""
@@ -103,7 +155,25 @@ class Orders:
             "as_of": self._as_of,
             "summary": self._summary.model_dump() if self._summary else None,
             "orders": [shown(order) for order in self._orders],
+            "left_out": self._left_out,
         }
+
+    def evidence(self, path: str) -> OrderEvidence | None:
+        """What an order that was looked at says of this file; None: no order names it."""
+        return self._known.get(path)
+
+    def know(self, evidence: OrderEvidence) -> None:
+        """Remembers a file that an order names, the oldest forgotten when there are too many."""
+        if not is_evidence_path(evidence.path):
+            return
+        self._known[evidence.path] = evidence
+        self._known.move_to_end(evidence.path)
+        if len(self._known) > MOST_KNOWN_FILES:
+            self._known.popitem(last=False)
+
+    def _remember(self, order: WorkOrder) -> None:
+        for one in order.evidence:
+            self.know(one)
 
     def _tell(self) -> None:
         content = self.snapshot()
@@ -118,6 +188,8 @@ class Orders:
             self._since = utc_now()
             level = logging.INFO if state == "up" else logging.WARNING
             log.log(level, f"cloud_{state}", extra={"reason": detail} if detail else {})
+        elif state == "up" and detail and detail != self._detail:
+            log.warning("orders_not_understood", extra={"reason": detail})
         self._state, self._detail = state, detail
         reachable.set(state == "up")
 

@@ -4,7 +4,15 @@
 import math
 from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 
 LARGEST_STATUS_BYTES = 64 * 1024
 
@@ -62,6 +70,10 @@ class Uplink(_Status):
     for_s: Lasting = None
     detail: Text = ""
     certificate_days: float | None = None
+    promise: Text = ""
+    """What it means that an event was delivered."""
+    handed_over: Count = 0
+    """Events that somebody took who may still lose them; kept on the device for now."""
 
 
 class Drain(_Status):
@@ -97,6 +109,18 @@ class Evidence(_Status):
     trouble: Text = ""
     waiting_files: Count = 0
     waiting_bytes: Count = 0
+    uploaded: Count | None = None
+    uploaded_bytes: Count | None = None
+    pinned: Count | None = None
+    """Parts whose evidence open work orders hold on this device."""
+
+
+class Moving(_Status):
+    """A move to the other kind of streams that is not done. `order_broken`: fresh events go before moved ones."""
+
+    events: Count = 0
+    reason: Text = ""
+    order_broken: bool = False
 
 
 class Stream(_Status):
@@ -129,6 +153,7 @@ class ForwarderStatus(_Status):
     evidence: Evidence | None = None
     unavailable: Text = ""
     twin: Text = ""
+    moving: Moving | None = None
     streams: Annotated[list[Stream], Field(max_length=64)] = []
     streams_left_out: Count = 0
 
@@ -148,8 +173,27 @@ class ServedModel(_Status):
     digest: Word = ""
     variant: Word = ""
     provider: Word = ""
+    """The execution provider that computes it."""
     state: Word = ""
+    """READY, LOADING or UNAVAILABLE; READY is one whose self test passed."""
+    reason: Annotated[str, AfterValidator(lambda text: text[:300])] = ""
+    """Why it is not in service, such as what of its self test failed."""
     thresholds: Thresholds | None = None
+
+
+Cut = Annotated[str, AfterValidator(lambda text: text[:80])]
+"""A name that nobody bounds, such as a folder's: shown in part, and no reason to forget the status."""
+
+
+def _first_64(told: object) -> object:
+    return told[:64] if isinstance(told, list) else told
+
+
+class RestingModel(_Status):
+    """A version that lies on the device and serves nothing: what a rollback would go to."""
+
+    name: Cut
+    version: Cut = ""
 
 
 class InferenceStatus(_Status):
@@ -157,6 +201,9 @@ class InferenceStatus(_Status):
 
     state: Word
     models: Annotated[list[ServedModel], Field(max_length=64)] = []
+    on_disk: Annotated[list[RestingModel], BeforeValidator(_first_64)] = []
+    on_disk_more: Count = 0
+    """Resting versions that the status has no room for."""
 
 
 Status = TypeVar("Status", bound=_Status)

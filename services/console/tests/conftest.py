@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ sys.path.insert(
 )  # importlib mode leaves the modules beside the tests out of reach
 
 from console_process import (
+    DEADLINE_S,
     Broker,
     CloudServer,
     Console,
@@ -21,7 +23,8 @@ from console_process import (
     ended,
     environment_in,
     free_port,
-    wait_for,
+    hears,
+    users_in,
 )
 from console_stand_in import StandInCloud
 
@@ -42,7 +45,9 @@ def publish(broker: Broker) -> Iterator[Callable[[str, bytes | dict[str, Any]], 
 
     def send(topic: str, payload: bytes | dict[str, Any]) -> None:
         content = json.dumps(payload).encode() if isinstance(payload, dict) else payload
-        client.publish(topic, content, qos=1, retain=topic.endswith("/status")).wait_for_publish(5)
+        sent = client.publish(topic, content, qos=1, retain=topic.endswith("/status"))
+        sent.wait_for_publish(DEADLINE_S)
+        assert sent.is_published(), f"the broker did not take it: {topic}"
 
     yield send
     client.disconnect()
@@ -79,8 +84,9 @@ def start(environment: dict[str, str]) -> Iterator[Start]:
         return started[-1]
 
     yield begin
-    for console in started:
-        ended(console)
+    with contextlib.ExitStack() as ending:  # each of them, whatever the one before did
+        for console in started:
+            ending.callback(ended, console)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +102,7 @@ def line_console(
             "CONSOLE_CLOUD_API_TOKEN_FILE": str(folder / "token"),
         }
     )
-    wait_for("the broker", lambda: console.http.get("/healthz").json()["broker"] == "connected")
+    hears(console)
     yield console
     ended(console)
 
@@ -105,4 +111,27 @@ def line_console(
 def console(line_console: Console, cloud: CloudServer) -> Console:
     """The module's console with both back ends; its wall remembers what earlier tests published."""
     line_console.http.cookies.clear()
+    hears(line_console)
     return line_console
+
+
+@pytest.fixture(scope="module")
+def signing_console(cloud_server: CloudServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
+    folder = tmp_path_factory.mktemp("console")
+    console = begun(
+        environment_in(folder)
+        | {
+            "CONSOLE_USERS_FILE": str(users_in(folder)),
+            "CONSOLE_CLOUD_API_URL": f"http://127.0.0.1:{cloud_server.port}",
+            "CONSOLE_CLOUD_API_TOKEN_FILE": str(folder / "token"),
+        }
+    )
+    yield console
+    ended(console)
+
+
+@pytest.fixture
+def signing(signing_console: Console, cloud: CloudServer) -> Console:
+    """The module's console with a user of each role, the browser signed out."""
+    signing_console.http.cookies.clear()
+    return signing_console

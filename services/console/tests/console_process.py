@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The console as a real process, with a real broker and a stand-in cloud API on real ports."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -9,20 +10,26 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import uvicorn
+from argon2 import PasswordHasher
 from console_stand_in import TOKEN, StandInCloud
 
 from linewatch.v1 import event_pb2, verdict_pb2
+from linewatch_console.people import ROLES
+from linewatch_console.user_list import User, write_users
 from linewatch_runtime.events import Place, envelope, new_event_id, origin
 
-DEADLINE_S = 15.0
+DEADLINE_S = 60.0
+"""Far beyond what a loaded machine needs; nothing waits for it but a test that fails."""
 
 
 def wait_for(what: str, condition: Callable[[], Any]) -> Any:
@@ -36,10 +43,34 @@ def wait_for(what: str, condition: Callable[[], Any]) -> Any:
     pytest.fail(f"not within {DEADLINE_S:g} s: {what}")
 
 
+MOST_HELD = 200
+_held: deque[socket.socket] = deque()
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that is kept for whoever binds it by number, with SO_REUSEADDR as every server here does.
+
+    A bound socket that does not listen holds it: the kernel gives the port to nobody who asks for any free one, as the
+    tests beside this one do, and a connection to it is refused. The last MOST_HELD are held.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    _held.append(held)
+    while len(_held) > MOST_HELD:
+        _held.popleft().close()
+    return int(held.getsockname()[1])
+
+
+def stranger(url: str = "", cookies: Any = None) -> httpx.Client:
+    """A browser with nobody's cookies: past any proxy, and with the patience of a loaded machine."""
+    return httpx.Client(base_url=url, cookies=cookies, timeout=DEADLINE_S, trust_env=False)
+
+
+def ask(url: str, method: str = "GET", cookies: Any = None, **more: Any) -> httpx.Response:
+    """One request of a browser of its own."""
+    with stranger(cookies=cookies) as browser:
+        return browser.request(method, url, **more)
 
 
 def answers(port: int) -> bool:
@@ -65,8 +96,7 @@ class Broker:
 
     def stop(self) -> None:
         if self.process:
-            self.process.terminate()
-            self.process.wait(10)
+            over(self.process)
             self.process = None
 
 
@@ -89,7 +119,8 @@ class CloudServer:
     def stop(self) -> None:
         if self.server and self.thread:
             self.server.should_exit = self.server.force_exit = True
-            self.thread.join(10)
+            self.thread.join(DEADLINE_S)
+            assert not self.thread.is_alive(), "the cloud did not end"
             self.server = None
 
 
@@ -101,7 +132,7 @@ class Console:
     http: httpx.Client = field(init=False)
 
     def __post_init__(self) -> None:
-        self.http = httpx.Client(base_url=self.url, timeout=10, trust_env=False)
+        self.http = stranger(self.url)
 
     @property
     def url(self) -> str:
@@ -111,6 +142,23 @@ class Console:
         """Opens the page as a browser does: cookie in the client, token out of the page."""
         page = self.http.get("/").text
         return page.partition('name="csrf-token" content="')[2].partition('"')[0]
+
+    def sign_in(self, name: str, password: str, **headers: str) -> int:
+        """Signs in as a browser does; gives the answer's status, 303 when it worked."""
+        form = {"name": name, "password": password}
+        return self.http.post("/login", data=form, headers={"Origin": self.url} | headers).status_code
+
+    def csrf(self) -> str:
+        return str(self.http.get("/api/me").json()["csrf"])
+
+    def post(self, path: str, body: Any = None, **headers: str) -> httpx.Response:
+        """Sends as the page does."""
+        given = {"Origin": self.url, "X-CSRF-Token": self.csrf()} | headers
+        return self.http.post(path, json=body, headers=given)
+
+    def sign_out(self) -> int:
+        form = {"csrf": self.csrf()}
+        return self.http.post("/logout", data=form, headers={"Origin": self.url}).status_code
 
     def decide(self, reference: str, decision: str, reason: str, **headers: str) -> httpx.Response:
         given = {"Origin": self.url, "X-CSRF-Token": self.token()} | {
@@ -126,7 +174,7 @@ class Console:
         headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
         read: list[tuple[str, str, dict[str, Any]]] = []
         number = kind = ""
-        with httpx.stream("GET", f"{self.url}/api/stream", headers=headers, timeout=DEADLINE_S) as answer:
+        with stranger() as page, page.stream("GET", f"{self.url}/api/stream", headers=headers) as answer:
             assert answer.status_code == 200
             ends = time.monotonic() + DEADLINE_S
             for line in answer.iter_lines():
@@ -146,14 +194,61 @@ class Console:
 Start = Callable[..., Console]
 
 
+@contextlib.contextmanager
+def unanswered(console: Console, cloud: CloudServer, body: dict[str, str]) -> Iterator[None]:
+    """An approval of lw-1 is at the cloud, which hangs, and the page waits for its answer; the body ends the console."""
+    headers = {"Origin": console.url, "X-CSRF-Token": console.csrf()}
+    outcome: list[object] = []
+
+    def decide() -> None:
+        with stranger(console.url, console.http.cookies) as page:
+            try:
+                outcome.append(page.post("/api/work-orders/lw-1/approve", json=body, headers=headers))
+            except httpx.TransportError as error:
+                outcome.append(error)
+
+    page = threading.Thread(target=decide)
+    page.start()
+    try:
+        wait_for("the decision at the cloud", lambda: cloud.stand_in.decided)
+        assert outcome == [], "it was answered"
+        yield
+    finally:
+        page.join(2 * DEADLINE_S)
+    assert isinstance(outcome[0], httpx.TransportError), "it was answered"
+
+
+PASSWORDS = {role: f"the password of {role}" for role in ROLES}
+
+
+def users_in(folder: Path) -> Path:
+    """A list with one user of each role, named as the role."""
+    path = folder / "users.json"
+    write_users(
+        path, {role: User(name=role, role=role, password=quick_hash(PASSWORDS[role])) for role in ROLES}
+    )
+    return path
+
+
+@cache
+def quick_hash(password: str) -> str:
+    """Cheaper than the console's own, so that a test signs in quickly."""
+    return PasswordHasher(time_cost=1, memory_cost=1024, parallelism=1).hash(password)
+
+
 def environment_in(folder: Path) -> dict[str, str]:
     """The environment of a console whose files lie in `folder`."""
     (folder / "evidence").mkdir()
     (folder / "token").write_text(TOKEN)
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("CONSOLE_")}
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("CONSOLE_") and not name.lower().endswith("_proxy")
+    }
     return clean | {
         "CONSOLE_PORT": str(free_port()),
         "CONSOLE_EVIDENCE_DIR": str(folder / "evidence"),
+        "CONSOLE_STATE_DIR": str(folder / "state"),
         "CONSOLE_MQTT_PORT": str(free_port()),
         "CONSOLE_CLOUD_POLL_S": "0.2",
     }
@@ -162,14 +257,35 @@ def environment_in(folder: Path) -> dict[str, str]:
 def begun(env: dict[str, str]) -> Console:
     process = subprocess.Popen([sys.executable, "-m", "linewatch_console"], env=env, text=True)
     console = Console(int(env["CONSOLE_PORT"]), Path(env["CONSOLE_EVIDENCE_DIR"]), process)
-    wait_for("the console listens", lambda: answers(console.port) or process.poll() is not None)
+    try:
+        wait_for("the console listens", lambda: answers(console.port) or process.poll() is not None)
+        assert process.poll() is None, "the console ended at its start: its log says why"
+    except BaseException:
+        console.http.close()
+        over(process)
+        raise
     return console
+
+
+def over(process: subprocess.Popen[Any]) -> int:
+    """Ends a process, in good order if it can; its exit code. None outlives its test."""
+    process.terminate()
+    try:
+        return process.wait(DEADLINE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise
+
+
+def hears(console: Console) -> None:
+    """Returns once what is published reaches it."""
+    wait_for("the broker", lambda: console.http.get("/healthz").json()["broker"] == "connected")
 
 
 def ended(console: Console) -> None:
     console.http.close()
-    console.process.terminate()
-    assert console.process.wait(10) == 0
+    assert over(console.process) == 0
 
 
 PLACE = Place("plant-1", "line-1", "station-1")

@@ -3,7 +3,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from console_process import Console, Start
+from console_process import DEADLINE_S, Console, Start
 
 from linewatch_console.evidence import is_evidence_path, read_evidence
 
@@ -72,7 +72,7 @@ def test_directory_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
 
 def raw_get(console: Console, target: str) -> bytes:
     """A request line as it is: clients tidy dots away before they send."""
-    with socket.create_connection(("127.0.0.1", console.port), 5) as connection:
+    with socket.create_connection(("127.0.0.1", console.port), DEADLINE_S) as connection:
         request = f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
         connection.sendall(request.encode("latin-1"))
         answer = b""

@@ -84,6 +84,19 @@ def test_one_page_too_many_is_refused() -> None:
         hub.attach("")
 
 
+def test_page_that_comes_while_the_console_stops_is_ended_at_once() -> None:
+    """Regression: it came between the end of the pages and that of the listener, and the stop waited its whole grace for it."""
+    hub = hub_with(1)
+    before = hub.attach("")
+
+    hub.close()
+    after = hub.attach("")
+
+    assert [drained(before), drained(after), after.missed] == [[None], [None], []]
+    hub.publish("tile", {})
+    assert drained(after) == []
+
+
 def test_text_from_outside_cannot_end_a_message() -> None:
     hub = hub_with(0)
     client = hub.attach("")

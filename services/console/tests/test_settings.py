@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from console_process import DEADLINE_S
+
 from linewatch_console.settings import Settings
 
 README = Path(__file__).parents[1] / "README.md"
@@ -17,17 +19,17 @@ def run(environment: dict[str, str], **settings: str) -> tuple[int, str]:
         env=environment | settings,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=DEADLINE_S,
         check=False,
     )
     return done.returncode, done.stderr
 
 
-def test_other_machines_are_served_only_with_a_password(environment: dict[str, str]) -> None:
+def test_other_machines_are_served_only_with_a_way_to_sign_in(environment: dict[str, str]) -> None:
     code, told = run(environment, CONSOLE_HOST="0.0.0.0")
 
     assert code == 2
-    assert "CONSOLE_PASSWORD_FILE must be set" in told
+    assert "CONSOLE_USERS_FILE, CONSOLE_PASSWORD_FILE or CONSOLE_OIDC_ISSUER must be set" in told
     assert "CONSOLE_HOST=127.0.0.1" in told
 
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from linewatch_console.statuses import ForwarderStatus, read_status
+from linewatch_console.statuses import ForwarderStatus, InferenceStatus, read_status
 
 OLDEST = {
     "state": "online",
@@ -60,3 +60,14 @@ def test_rate_that_wavers_is_no_news_each_second(rate: float | None, told: float
 )  # fmt: skip
 def test_broken_status_is_refused_as_a_whole(broken: dict[str, object]) -> None:
     assert read_status(ForwarderStatus, json.dumps(OLDEST | broken).encode()) is None
+
+
+def test_odd_names_of_models_at_rest_cost_no_status() -> None:
+    """A folder's name is bounded by nobody, nor is how many a newer inference tells."""
+    resting = [{"name": "m" * 200, "version": f"1.0.{number}"} for number in range(70)]
+    status = {"state": "ready", "models": [{"name": "caps"}], "on_disk": resting, "on_disk_more": 3}
+
+    read = read_status(InferenceStatus, json.dumps(status).encode())
+
+    assert [model.name for model in read.models] == ["caps"]
+    assert (len(read.on_disk), read.on_disk[0].name, read.on_disk_more) == (64, "m" * 80, 3)

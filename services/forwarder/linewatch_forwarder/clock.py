@@ -56,7 +56,7 @@ class DeviceClock:
             stamp.FromMilliseconds(round(taken_at * 1000))
             origin["corrected_at"] = stamp.ToJsonString()
             payload = _added(text, event)
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, OverflowError, KeyError, TypeError, RecursionError):
             return record  # no event of the contract; the cloud says what it thinks of it
         return replace(record, payload=payload) if len(payload) <= MAX_EVENT_BYTES else record
 

@@ -9,7 +9,8 @@ each (stream, class) on its way and waits for its answer, so that an event is ac
 it in its class of its stream, but for what is buried; a repeat may come after younger ones. A fresh alarm waits for the
 turn in hand and for the pace, for no backlog.
 Trouble: a stream whose events the cloud refuses for now rests, with a backoff of its own, and the others go on. Trouble
-of the connection rests all.
+of the connection rests all. What the cloud has answered and the disk can't note now is owed: it is noted before anything
+else is sent, however long the disk stays full, and no repeat of it goes out meanwhile.
 """
 
 import asyncio
@@ -32,6 +33,9 @@ log = logging.getLogger(__name__)
 LOOK_AHEAD = 200
 """Events that one turn chooses from."""
 
+SETTLE_AGAIN_S = 1.0
+"""How long a disk is left alone that did not take an answer: five seconds after there is room everything flows again."""
+
 IDLE_S = 1.0
 """How long nothing to do lasts at most, where nobody says that there is something new."""
 
@@ -50,6 +54,8 @@ class Delivery:
         self._pace = Pace(rate, bytes_per_s)
         self._stored = asyncio.Event()
         self._trouble = ""
+        self._owed = Outcome()
+        self._unsettled = ""
         self._rests = Rests()
         self._handed_over = HandedOver(uplink.resend_window_s)
         self._unavailable = False
@@ -64,12 +70,12 @@ class Delivery:
     @property
     def trouble(self) -> str:
         """Why something is not accepted now, for people; empty when all is."""
-        return self._trouble or "; ".join(f"{name}: {why}" for name, why in self._rests.reasons.items())
+        return self.stopped or "; ".join(f"{name}: {why}" for name, why in self._rests.reasons.items())
 
     @property
     def stopped(self) -> str:
         """Why nothing at all is accepted now; empty when something may be."""
-        return self._trouble
+        return self._unsettled or self._trouble
 
     def troubled(self, stream: str) -> str:
         """Why this stream's events are refused for now; empty when they are not."""
@@ -88,6 +94,9 @@ class Delivery:
         """Delivers until `stop`; then returns at the end of the turn in hand."""
         failures = 0
         while not stop.is_set():
+            if self._owed.answered and not await self._settle_owed():
+                await wait_until(stop, SETTLE_AGAIN_S)
+                continue
             await _first(self._uplink.ready(), stop.wait())
             if stop.is_set():
                 return
@@ -135,18 +144,28 @@ class Delivery:
 
     async def _settle(self, outcome: Outcome) -> None:
         self._handed_over.take(outcome.handed_over, self._uplink.session)
+        self._owed = Outcome(accepted=[*outcome.accepted], refused=[*outcome.refused])
+        if not await self._settle_owed():
+            log.error("settle_failed", extra={"reason": self._unsettled})
+        elif outcome.trouble and outcome.trouble != self._trouble:
+            log.warning("delivery_troubled", extra={"reason": outcome.trouble})
+
+    async def _settle_owed(self) -> bool:
+        """Whether the disk has taken all that the cloud has answered. A process that ends before it has sends that again."""
+        owed = self._owed
         try:
-            await self._streams.settle(outcome.accepted)
-            for record, reason in outcome.refused:
+            await self._streams.settle(owed.accepted)
+            owed.accepted.clear()
+            while owed.refused:
+                record, reason = owed.refused[0]
                 await self._streams.bury(record, reason)
                 log.error("event_buried", extra={"event_id": record.event_id, "reason": reason})
-        except (SpoolFull, StreamsUnavailable) as error:
-            # As a disk that is full to the last page. The events stay, are sent again, and the cloud drops the repeats.
-            outcome.trouble = str(error)
-            log.error("settle_failed", extra={"reason": str(error)})
-            return
-        if outcome.trouble and outcome.trouble != self._trouble:
-            log.warning("delivery_troubled", extra={"reason": outcome.trouble})
+                del owed.refused[0]
+        except (SpoolFull, StreamsUnavailable) as error:  # as a disk that is full to the last page
+            self._unsettled = str(error)
+            return False
+        self._unsettled = ""
+        return True
 
     async def _settle_ripe(self) -> None:
         """Lets go what was handed over and can't be lost any more; what an earlier session took is due again."""

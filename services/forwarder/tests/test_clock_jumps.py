@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The real forwarder on a device whose wall clock jumps by a year, either way, while it runs and between two runs."""
 
+import datetime
 from pathlib import Path
 
 import pytest
@@ -51,8 +52,14 @@ async def test_jump_of_a_year_loses_reorders_and_expires_nothing(
         listening(mosquitto.endpoint("capture"), STATION.topic("committed")) as capture,
     ):
 
-        def year() -> int:
-            return int(str(console.last(STATUS).get("at", "0"))[:4])
+        def lives_in(other: str) -> bool:
+            """A year from now, by the forwarder's clock; counted in days, which no New Year's Eve turns."""
+            if not (at := console.last(STATUS).get("at")):
+                return False
+            off = datetime.datetime.fromisoformat(str(at)) - datetime.datetime.now(datetime.UTC)
+            return abs(off - datetime.timedelta(days=365 if other == "+1y" else -365)) < datetime.timedelta(
+                days=3
+            )
 
         def stream() -> dict[str, object]:
             return next(iter(console.last(STATUS).get("streams", [])), {})
@@ -60,17 +67,14 @@ async def test_jump_of_a_year_loses_reorders_and_expires_nothing(
         async def publish(batch: list[tuple[str, bytes]], waiting: int) -> None:
             for _, payload in batch:
                 await capture.connection.publish(STATION.topic("inspection"), payload)
-            await until(lambda: stream().get("events") == waiting, f"{waiting} wait", 30)
+            await until(lambda: stream().get("events") == waiting, f"{waiting} wait", 60)
 
         forwarder.start()
-        await until(lambda: len(forwarder.events("mqtt_connected")) == 2, "the device is connected", 30)
+        await until(lambda: len(forwarder.events("mqtt_connected")) == 2, "the device is connected", 60)
         await publish(events[:30], 30)
-        this_year = year()
 
         clock.turn(first)
-        await until(
-            lambda: year() == this_year + (1 if first == "+1y" else -1), "it lives in another year", 30
-        )
+        await until(lambda: lives_in(first), "it lives in another year", 60)
         await publish(events[30:60], 60)
         assert stream()["oldest_age_s"] < 3600
         assert forwarder.end(10.0) == 0
@@ -79,7 +83,7 @@ async def test_jump_of_a_year_loses_reorders_and_expires_nothing(
         cloud.start()
         async with listening(cloud.endpoint("rule"), *AT_THE_CLOUD) as rule:
             forwarder.start()
-            await until(lambda: year() == this_year + (1 if then == "+1y" else -1), "and in a third", 30)
+            await until(lambda: lives_in(then), "and in a third", 60)
             await publish(events[60:], 90)
             assert stream()["dropped"] == 0
             assert stream()["oldest_age_s"] < 3600
@@ -94,7 +98,7 @@ async def test_jump_of_a_year_loses_reorders_and_expires_nothing(
 
             await until(lambda: len(set(rule.ids)) == 90, "all arrive once the clock is right", 90)
         assert rule.ids == [event_id for event_id, _ in events], "each once, in order"
-        await until(lambda: stream().get("events") == 0, "nothing waits", 30)
+        await until(lambda: stream().get("events") == 0, "nothing waits", 60)
         assert stream()["dropped"] == 0
         assert age_s(heartbeat) < 30, "no jump made it look dead"
     assert "Traceback" not in forwarder.told()

@@ -137,7 +137,7 @@ def test_many_callers_make_one_request(provider: CredentialServer, certificates:
     together = threading.Barrier(16)
 
     def ask(_: int) -> str:
-        together.wait(10)
+        together.wait(60)
         return str(credentials.get_frozen_credentials().access_key)
 
     with ThreadPoolExecutor(16) as threads:
@@ -273,11 +273,12 @@ def test_a_certificate_that_was_renewed_is_used_at_the_next_refresh(
 def test_the_token_exchange_service_is_asked_again_before_its_credentials_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with CredentialServer(token="of-this-component", life_s=5.0) as service:
+    with CredentialServer(token="of-this-component", life_s=300.0) as service:
         for name, value in service.environment().items():
             monkeypatch.setenv(name, value)
         session = aws_session(Settings(uplink="none", aws_region="eu-central-1"))
 
+        # boto3 asks again for what has less than ten minutes left.
         first = session.get_credentials().get_frozen_credentials()
         second = session.get_credentials().get_frozen_credentials()
         service.life_s = 3600.0

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from linewatch_forwarder.uplinks.iot_core import NEVER, IotCore
 from linewatch_forwarder.uplinks.port import Outcome, Uplink
 from linewatch_plant.uplink_cable import UplinkCable
 from linewatch_runtime.mqtt import Endpoint, Refused
+from linewatch_runtime.records import SpoolFull
 from linewatch_runtime.spool import Record, Spool, SpoolWorker, StreamLimit
 
 pytestmark = pytest.mark.anyio
@@ -33,9 +34,9 @@ def ids(records: list[Record]) -> list[str]:
 
 @asynccontextmanager
 async def delivering(
-    worker: SpoolWorker, uplink: Uplink, rate: float = 10_000
+    worker: SpoolWorker, uplink: Uplink, rate: float = 10_000, streams: EmbeddedStreams | None = None
 ) -> AsyncIterator[tuple[Delivery, asyncio.Event, asyncio.Task[None]]]:
-    delivery, stop = Delivery(EmbeddedStreams(worker), uplink, rate), asyncio.Event()
+    delivery, stop = Delivery(streams or EmbeddedStreams(worker), uplink, rate), asyncio.Event()
     task = asyncio.create_task(delivery.run(stop), name="delivery")
     try:
         yield delivery, stop, task
@@ -67,6 +68,48 @@ async def test_alarms_overtake_and_each_class_keeps_its_order(worker: SpoolWorke
     )
 
 
+class FullDisk(EmbeddedStreams):
+    """Takes no answer before there is room."""
+
+    room = False
+    tries = 0
+
+    async def settle(self, event_ids: Sequence[str]) -> None:
+        self.tries += 1
+        await super().settle(event_ids)
+
+    async def bury(self, record: Record, reason: str, *, once: bool = False) -> bool:
+        if not self.room:
+            raise SpoolFull("", "the disk is full")
+        return await super().bury(record, reason, once=once)
+
+
+async def test_what_a_full_disk_could_not_note_is_noted_once_there_is_room_and_is_not_sent_again(
+    worker: SpoolWorker,
+) -> None:
+    events = [record(number) for number in range(6)]
+    uplink = FakeUplink(never={events[1].event_id, events[3].event_id})
+    uplink.gate.set()
+    await worker.run(worker.spool.append, events)
+    streams = FullDisk(worker)
+    async with delivering(worker, uplink, streams=streams) as (delivery, _, _):
+        await until(lambda: streams.tries >= 4, "the disk is tried again and again")
+        assert (uplink.batches, delivery.stopped) == (1, "the disk is full")
+        assert delivery.behind_s > 0
+
+        streams.room = True
+        await until(lambda: not delivery.stopped, "all is noted")
+        await worker.run(worker.spool.append, [late := record(6)])
+        await until(lambda: settled(worker) == 5, "what is new goes on")
+
+    assert uplink.batches == 2
+    assert uplink.accepted == [one.event_id for one in [events[0], events[2], *events[4:], late]]
+    assert [letter.record.event_id for letter in await streams.dead_letters(10)] == [
+        events[3].event_id,
+        events[1].event_id,
+    ]
+
+
 async def test_event_that_can_never_be_delivered_is_buried_and_the_rest_goes_on(worker: SpoolWorker) -> None:
     events = [record(number) for number in range(5)]
     uplink = FakeUplink(never={events[1].event_id})
@@ -91,8 +134,8 @@ async def test_nothing_leaves_the_spool_while_the_cloud_is_in_trouble(worker: Sp
 
         uplink.trouble = ""
 
-        await until(lambda: settled(worker) == 2, "delivered at last", 30)
-        assert not delivery.trouble
+        await until(lambda: settled(worker) == 2, "delivered at last", 60)
+        await until(lambda: not delivery.trouble, "and it says so")
 
 
 async def test_trouble_that_lasts_for_days_ends_nothing(
@@ -103,7 +146,7 @@ async def test_trouble_that_lasts_for_days_ends_nothing(
     uplink.gate.set()
     await worker.run(worker.spool.append, [record(1)])
     async with delivering(worker, uplink):
-        await until(lambda: uplink.batches > 1100, "more than 1024 tries in a row", 30)
+        await until(lambda: uplink.batches > 1100, "more than 1024 tries in a row", 240)
 
 
 async def test_rate_is_kept(worker: SpoolWorker) -> None:
@@ -142,7 +185,7 @@ async def test_full_disk_stops_no_delivery(tmp_path: Path) -> None:
         uplink = FakeUplink()
         uplink.gate.set()
         async with delivering(worker, uplink):
-            await until(lambda: settled(worker) == count, "all are delivered", 30)
+            await until(lambda: settled(worker) == count, "all are delivered", 60)
     finally:
         worker.close()
 
@@ -195,7 +238,7 @@ async def test_event_that_no_rule_takes_is_kept(cloud: Cloud, worker: SpoolWorke
             assert settled(worker) == 0
 
             async with listening(cloud.endpoint("rule"), *AT_THE_CLOUD) as rule:
-                await until(lambda: settled(worker) == 1, "delivered once there is a rule", 30)
+                await until(lambda: settled(worker) == 1, "delivered once there is a rule", 60)
 
                 await until(lambda: rule.ids == [one.event_id], "it arrives")
 
@@ -241,8 +284,8 @@ async def test_line_that_the_cloud_refuses_holds_no_other_line(
     ):
         await worker.run(worker.spool.append, refused + good)
         async with delivering(worker, Counted(uplink)) as (delivery, _, _):
-            await until(lambda: settled(worker) == 100, "the other line is delivered", 10)
-            await until(lambda: sends >= 3, "the refused are tried again", 30)
+            await until(lambda: settled(worker) == 100, "the other line is delivered", 60)
+            await until(lambda: sends >= 3, "the refused are tried again", 60)
 
             assert rule.ids == ids(good)
             assert state(worker, "predictions-line-2").events == LOOK_AHEAD
@@ -254,9 +297,9 @@ async def test_line_that_the_cloud_refuses_holds_no_other_line(
             (cloud.output.parent / "acl").write_text("user device-1\ntopic readwrite #\n")
             cloud.process.send_signal(signal.SIGHUP)
             async with listening(cloud.endpoint("late rule"), "forbidden/#") as late:
-                await until(lambda: not delivery.trouble, "accepted at last", 30)
+                await until(lambda: not delivery.trouble, "accepted at last", 60)
                 last = "predictions-line-2"
-                await until(lambda: state(worker, last).settled == LOOK_AHEAD, "all are accepted", 30)
+                await until(lambda: state(worker, last).settled == LOOK_AHEAD, "all are accepted", 60)
                 await until(lambda: late.ids == ids(refused), "they arrive in order")
 
 
@@ -303,7 +346,7 @@ async def test_trouble_of_a_stream_whose_events_have_left_is_forgotten(
 
         await worker.run(worker.spool.settle, [one.event_id])
 
-        await until(lambda: not delivery.trouble, "nothing is in trouble any more", 40)
+        await until(lambda: not delivery.trouble, "nothing is in trouble any more", 60)
 
 
 async def test_quota_concerns_all_lines() -> None:
@@ -345,7 +388,7 @@ async def test_uplink_that_is_cut_loses_nothing(cloud: Cloud, worker: SpoolWorke
                 for start in range(0, len(events), at_once):
                     await worker.run(worker.spool.append, events[start : start + at_once])
                     before = settled(worker)
-                    await until(lambda before=before: settled(worker) > before, "something passes", 30)
+                    await until(lambda before=before: settled(worker) > before, "something passes", 60)
                     cable.cut()
                     await until(lambda: not uplink.connected.is_set(), "the cut is seen")
                     cable.mend()
@@ -372,7 +415,7 @@ async def test_stop_ends_with_the_batch_in_hand(worker: SpoolWorker) -> None:
 
         stop.set()
         go_on.set()
-        await asyncio.wait([task], timeout=5)
+        await asyncio.wait([task], timeout=60)
 
         assert settled(worker) == LOOK_AHEAD
         assert uplink.batches == 1
@@ -438,10 +481,14 @@ async def test_window_is_bounded_and_holds_the_sending_when_it_is_full(
     most = 0
     await worker.run(worker.spool.append, events)
     async with delivering(worker, uplink) as (delivery, _, _):
-        while settled(worker) < 20:
+
+        def all_are_settled() -> bool:
+            nonlocal most
             most = max(most, delivery.handed_over)
             delivery.wake()
-            await asyncio.sleep(0.01)
+            return settled(worker) == 20
+
+        await until(all_are_settled, "all are settled", 60)
 
     assert most == 8
     assert uplink.accepted == ids(events)

@@ -88,6 +88,8 @@ async def test_an_event_arrives_as_it_is_with_its_type_and_its_time(
     '{"id": "a", "type": "EngineStarted"}'.encode("utf-16"), '{"id": "a", "type": "EngineStarted"}'.encode("utf-16-le"),
     b'\xef\xbb\xbf{"id": "a", "type": "EngineStarted"}', b'{"id": "a", "type": "\xed\xa0\x80"}', b'{"id": "a", "time": 7}',
     b'{"id": "a", "type": "\\ud800", "time": "2026-11-21T10:00:00"}',
+    b'{"id": "a", "time": "0001-01-01T00:00:00+14:00"}', b'{"id": "a", "time": "9999-12-31T23:59:59-14:00"}',
+    b'{"id": "a", "time": "0001-01-01T00:00:00Z"}', b'{"id": "a", "time": "9999-12-31T23:59:59.999Z"}',
 ])  # fmt: skip
 async def test_what_the_intake_takes_for_an_event_ends_no_flow(
     bus: EventBus, server: EventBusServer, payload: bytes
@@ -204,10 +206,12 @@ async def test_a_call_that_fails_is_trouble_with_its_remedy(
 async def test_a_bus_that_is_away_or_silent_is_trouble_within_the_timeout(
     bus: EventBus, server: EventBusServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_bus, "READ_TIMEOUT_S", 0.3)
-    server.hang = True
-    assert "ReadTimeout" in (await bus.send([engine_event(1)])).trouble
-    server.hang = False
+    with monkeypatch.context() as patch:
+        patch.setattr(event_bus, "READ_TIMEOUT_S", 0.3)
+        server.hang = True
+        silent = EventBus("linewatch-test", maker(server.url))
+        assert "ReadTimeout" in (await silent.send([engine_event(1)])).trouble
+        server.hang = False
     server.stop()
 
     assert "EndpointConnectionError" in (await bus.send([engine_event(2)])).trouble

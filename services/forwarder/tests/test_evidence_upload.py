@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -27,6 +28,8 @@ from linewatch_forwarder.evidence.uploads import TRIES_OF_A_FILE, EvidenceUpload
 from linewatch_plant.ministack_process import REGION, delete, end, launched
 
 FAST = 1e9
+PIECE = 65_536
+"""Bytes that the HTTP client reads of a body at once, at most."""
 PREFIX = "evidence/linewatch-plant-1-device-1-forwarder/"
 DAY = "20261121"
 
@@ -151,7 +154,9 @@ def root(tmp_path: Path) -> Path:
 def put(root: Path, name: str, content: bytes, line: str = "line-1") -> EvidenceFile:
     path = root / line / DAY / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
+    half = path.with_name(f".half-{name}")  # as capture writes: nobody sees half of it
+    half.write_bytes(content)
+    half.replace(path)
     return EvidenceFile(line, f"{DAY}/{name}", path, len(content))
 
 
@@ -296,7 +301,6 @@ def test_kill_9_in_the_middle_resumes_without_sending_done_parts_again(
         path=sys.path, url=tap.url, path_of_file=str(file.path), region=REGION, bucket=bucket, prefix=PREFIX,
         record=str(tmp_path / "upload.json"),
     )  # fmt: skip
-    process = subprocess.Popen([sys.executable, "-c", program])
     is_last = "last" in killed_at
 
     def kill(method: str, path: str, _body: bytes) -> tuple[int, str] | None:
@@ -307,7 +311,8 @@ def test_kill_9_in_the_middle_resumes_without_sending_done_parts_again(
         return None
 
     tap.spoil = kill
-    wait_for(lambda: process.poll() is not None, "the kill", 30)
+    process = subprocess.Popen([sys.executable, "-c", program])
+    wait_for(lambda: process.poll() is not None, "the kill", 60)
     done = {"partNumber=2": 1, "partNumber=3": 2}.get(killed_at, 3)
     tap.spoil = lambda *_: None
     tap.asked.clear()
@@ -425,7 +430,8 @@ def test_without_credentials_it_says_so(
 def test_the_pace_is_kept_and_a_stop_cuts_within_a_second(
     tap: Tap, bucket: str, root: Path, tmp_path: Path
 ) -> None:
-    upload = upload_to(tap.url, bucket, tmp_path, 200_000)
+    rate = 50_000
+    upload = upload_to(tap.url, bucket, tmp_path, rate)
     file = put(root, "a.jpg", bytes(1_000_000))
     raised: list[BaseException] = []
 
@@ -436,13 +442,17 @@ def test_the_pace_is_kept_and_a_stop_cuts_within_a_second(
             raised.append(error)
 
     thread = threading.Thread(target=call)
+    begun = time.monotonic()
     thread.start()
-    wait_for(lambda: upload._pace.sent_bytes > 100_000, "some bytes")
-    assert upload._pace.sent_bytes < 900_000
+    wait_for(lambda: upload._pace.sent_bytes > 0, "some bytes")
+    sent = upload._pace.sent_bytes
+    assert sent <= (time.monotonic() - begun + 0.1) * rate + PIECE, "the pace is kept"
     upload._pace.stop.set()
-    thread.join(1.0)
+    thread.join(60)
 
-    assert not thread.is_alive(), "within a second"
+    assert not thread.is_alive()
+    # In bytes, which a busy machine does not stretch: what was on its way, and no wait for the pace.
+    assert upload._pace.sent_bytes - sent <= PIECE
     assert isinstance(raised[0], Interrupted)
 
 
@@ -450,8 +460,8 @@ def test_the_pace_is_kept_and_a_stop_cuts_within_a_second(
 
 
 def uploading() -> bool:
-    """Whether a file is under way."""
-    return any(thread.name == "blocking call" for thread in threading.enumerate())
+    """Whether a file is under way. By its task: other tests of this process may have left a thread that still ends."""
+    return any(task.get_name() == "evidence upload" for task in asyncio.all_tasks())
 
 
 class Flow:
@@ -469,14 +479,14 @@ class Flow:
     def told(self, name: str) -> Any:
         return self.uploads.told()[name]
 
-    async def during(self, *conditions: Callable[[], object], deadline_s: float = 20) -> None:
+    async def during(self, *conditions: Callable[[], object], deadline_s: float = 120) -> None:
         running = asyncio.create_task(self.uploads.run(self.stop))
         try:
             for condition in conditions:
                 await until(condition, f"{self.uploads.told()}", deadline_s)
         finally:
             self.stop.set()
-            await asyncio.wait_for(running, 5)
+            await asyncio.wait_for(running, 60)
             self.stop = asyncio.Event()
 
 
@@ -516,12 +526,12 @@ async def test_nothing_is_sent_while_events_wait_and_what_is_under_way_stops_wit
     flow.why = ""
     await until(lambda: flow.pace.sent_bytes > 50_000, "under way")
     flow.why, sent = "events again", flow.pace.sent_bytes
-    await until(lambda: not uploading(), "the upload's end", 5)
+    await until(lambda: not uploading(), "the upload's end")
     # In bytes, which a busy machine does not stretch: no more than a second's, and the piece in hand.
-    assert flow.pace.sent_bytes - sent <= 100_000 + 65_536
+    assert flow.pace.sent_bytes - sent <= 100_000 + PIECE
     assert flow.told("state") == "waiting"
     flow.stop.set()
-    await asyncio.wait_for(running, 5)
+    await asyncio.wait_for(running, 60)
     assert tap.sent("PUT") == [], "half a body is no object"
 
 
@@ -618,7 +628,7 @@ async def test_a_fault_of_our_own_is_told_and_takes_nothing_along(
         if runs < 3:
             raise ZeroDivisionError
 
-    await asyncio.wait_for(part.keep_going(run, asyncio.Event()), 10)
+    await asyncio.wait_for(part.keep_going(run, asyncio.Event()), 60)
 
     assert runs == 3
     assert [record.message for record in caplog.records].count("evidence_fault") == 2
@@ -669,9 +679,9 @@ async def test_the_status_can_be_asked_while_files_come_and_go(
 
     asking = threading.Thread(target=ask)
     asking.start()
-    await flow.during(lambda: flow.told("uploaded") >= 30, deadline_s=60)
+    await flow.during(lambda: flow.told("uploaded") >= 30, deadline_s=240)
     enough.set()
-    asking.join(10)
+    asking.join(60)
     assert not asking.is_alive()
     assert failed == []
 

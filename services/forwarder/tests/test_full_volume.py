@@ -13,7 +13,7 @@ from faults.volumes import Ballast, volume
 from forwarding import Forwarder, forwarder  # noqa: F401 - a fixture
 from stream_manager_server import StreamManagerServer
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
 
 
 @pytest.mark.parametrize("streams", ["embedded", "stream_manager"])
@@ -36,23 +36,23 @@ async def test_forwarder_that_starts_on_a_full_disk_says_so_waits_and_drains_wit
         async with station(mosquitto) as line:
             async with sinking(cloud.endpoint("sink")) as sink:
                 forwarder.start()
-                await until(lambda: len(forwarder.events("mqtt_connected")) >= 3, "all is connected", 20)
+                await until(lambda: len(forwarder.events("mqtt_connected")) >= 3, "all is connected", 60)
                 await line.make(["OK"] * 50)
-                await until(lambda: not sink.lacks(line.made), "the first arrive", 20)
+                await until(lambda: not sink.lacks(line.made), "the first arrive", 60)
             cloud.kill()
             await line.make(["OK", "NG"] * 100)
-            await until(lambda: not line.refused, "all is committed", 20)
+            await until(lambda: not line.refused, "all is committed", 60)
             assert forwarder.end() == 0
             ballast.fill()
 
             forwarder.start()
-            await until(lambda: forwarder.events("waits_for_room"), "it says that the volume is full", 20)
+            await until(lambda: forwarder.events("waits_for_room"), "it says that the volume is full", 60)
             assert forwarder.end() == 0, "SIGTERM ends the wait"
 
             cloud.start()
             async with sinking(cloud.endpoint("sink")) as after:
                 forwarder.start()
-                await until(lambda: len(forwarder.events("waits_for_room")) == 2, "it says so again", 20)
+                await until(lambda: len(forwarder.events("waits_for_room")) == 2, "it says so again", 60)
                 assert all(
                     "the volume is full" in told["reason"] for told in forwarder.events("waits_for_room")
                 )

@@ -2,6 +2,7 @@
 import asyncio
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from brokers import STATION, Broker, inspection, until
@@ -181,6 +182,10 @@ async def test_many_events_go_into_few_commits(broker: Broker, worker: SpoolWork
 
     async def counting(function, *arguments):
         if function == worker.spool.append:
+            if not groups:  # a disk that takes its time: on a fast one each event might be alone
+                await until(
+                    lambda: len(arguments[0]) + taking.listener.messages.qsize() == 60, "all are there"
+                )
             groups.append(len(arguments[0]))
         return await real(function, *arguments)
 
@@ -190,8 +195,8 @@ async def test_many_events_go_into_few_commits(broker: Broker, worker: SpoolWork
 
         await until(lambda: set(taking.committed) == set(sent), "all are committed")
 
-    assert max(groups) > 1
-    assert len(groups) < 60
+    assert len(groups) <= 2
+    assert sum(groups) == 60
     assert max(groups) <= GROUP
 
 
@@ -315,7 +320,9 @@ async def test_full_stream_whose_producer_is_gone_is_forgotten(
     worker: SpoolWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr(intake.time, "monotonic", lambda: now)
+    monkeypatch.setattr(
+        intake, "time", SimpleNamespace(monotonic=lambda: now)
+    )  # its own, not the event loop's
     taking_in = Intake(None, None, EmbeddedStreams(worker), lambda: None)
     for number in range(intake.MOST_FULL + 10):
         taking_in._refuse(f"made up {number}", "no room")
@@ -378,10 +385,12 @@ async def test_intake_goes_on_after_the_broker_was_killed(broker: Broker, worker
         await taking.send(inspection(1))
         await until(lambda: len(taking.committed) == 1, "committed")
         broker.kill()
-        await until(lambda: not taking.listener.connected.is_set(), "the break is seen")
+        connections = (taking.producer, taking.listener, taking.intake._speaker)
+        for connection in connections:
+            await until(lambda: not connection.connected.is_set(), "the break is seen")  # noqa: B023
         broker.start()
-        for connection in (taking.producer, taking.listener, taking.intake._speaker):
-            await until(connection.connected.is_set, "connected again", 30)
+        for connection in connections:
+            await until(connection.connected.is_set, "connected again")
 
         event_id = await taking.send(inspection(2))
 

@@ -3,6 +3,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -235,7 +236,7 @@ async def test_rate_of_the_drain(cloud: Cloud, worker: SpoolWorker) -> None:
         connected(cloud.endpoint("device")) as connection,
     ):
         delivery, stop = Delivery(EmbeddedStreams(worker), IotCore(connection), 100.0), asyncio.Event()
-        begun, stored = clock(), 0
+        begun, worked, stored = clock(), time.process_time(), 0
         task = asyncio.create_task(delivery.run(stop), name="delivery")
         while settled(worker) < count:
             if stored < count and stored - settled(worker) < room // 2:  # a test's spool has room for 250
@@ -243,8 +244,8 @@ async def test_rate_of_the_drain(cloud: Cloud, worker: SpoolWorker) -> None:
                 stored += 100
                 delivery.wake()
             await asyncio.sleep(0.005)
-            assert clock() - begun < 60
-        seconds = clock() - begun
+            assert clock() - begun < 240
+        seconds, worked = clock() - begun, time.process_time() - worked
         stop.set()
         await task
     size = sum(len(one.payload) for one in events)
@@ -253,7 +254,9 @@ async def test_rate_of_the_drain(cloud: Cloud, worker: SpoolWorker) -> None:
     )
     assert size / seconds <= 512 * 1024 * 1.2
     assert len(rule.heard) / seconds <= 100 * 1.2
-    assert count / seconds >= 200, "500 on two quiet cores; this is a floor for busy ones"
+    # Of this process's own time, which nobody else's load stretches: broker, rule and spool of the test are in it, too.
+    assert count / worked >= 200, "it takes more of a core than it may"
+    assert len(rule.heard) <= count / 20, "in batches: one event at a time would be as slow as its answers"
 
 
 async def test_fresh_alarm_waits_for_one_turn_and_for_no_backlog(cloud: Cloud, worker: SpoolWorker) -> None:
@@ -263,16 +266,25 @@ async def test_fresh_alarm_waits_for_one_turn_and_for_no_backlog(cloud: Cloud, w
         listening(cloud.endpoint("rule"), *AT_THE_CLOUD) as rule,
         connected(cloud.endpoint("device")) as connection,
     ):
+        sent: list[bytes] = []  # counted here: whoever listens may hear of a publish any time later
+        publish = connection.publish
+
+        async def counted(topic: str, payload: bytes, **more: object) -> None:
+            sent.append(payload)
+            await publish(topic, payload, **more)
+
+        connection.publish = counted
         await worker.run(worker.spool.append, backlog)
         async with delivering(worker, IotCore(connection, Limits(5, 32 * 1024))):
-            await until(lambda: rule.heard, "the drain has begun")
-            before = len(rule.heard)
+            await until(lambda: sent, "the drain has begun")
+            before = len(sent)
             await worker.run(worker.spool.append, [alarm])
-            at_most = len(rule.heard)
+            at_most = len(sent)
             await until(lambda: len(rule.ids) == 221, "all arrive")
 
-    place = next(number for number, one in enumerate(rule.heard) if alarm.payload in one)
-    assert before <= place <= at_most + 3, "what had been read when it was stored, and what was on its way"
+    place = sent.index(alarm.payload)
+    assert before <= place <= at_most + 1, "what had been read when it was stored"
+    assert len(sent) > place + 10, "before a backlog"
     assert [one for one in rule.ids if one != alarm.event_id] == ids(backlog)
 
 
@@ -331,7 +343,7 @@ async def test_way_of_64_kbit_per_s_carries_a_backlog_of_many_lines_and_a_large_
             await worker.run(worker.spool.append, [large])
             await worker.run(worker.spool.append, lines)
             async with delivering(worker, IotCore(connection)):
-                await until(lambda: len(set(rule.ids)) == 17, "all arrive", 90)
+                await until(lambda: len(set(rule.ids)) == 17, "all arrive", 240)
             assert sessions == [], "in one session"
     assert len(rule.ids) == 17, "once each"
 

@@ -2,6 +2,7 @@
 """The forwarder as a process: settings, start, outages, stop."""
 
 import json
+import math
 import os
 import shutil
 import socket
@@ -57,7 +58,7 @@ def offline(tmp_path: Path, certificates: Certificates) -> Iterator[Forwarder]:
 
 
 def metrics(port: int) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         return answer.read().decode()
 
 
@@ -66,7 +67,7 @@ def metrics(port: int) -> str:
 
 def refused(forwarder: Forwarder, *command: str) -> str:
     run = subprocess.run(
-        [*command, *forwarder.command], env=forwarder.environment, capture_output=True, text=True, timeout=20, check=False
+        [*command, *forwarder.command], env=forwarder.environment, capture_output=True, text=True, timeout=120, check=False
     )  # fmt: skip
     assert run.returncode == 2, run.stderr
     assert "Traceback" not in run.stderr
@@ -224,7 +225,7 @@ def test_it_is_healthy_and_running_to_the_nucleus_with_the_broker_and_without_th
 
         offline.environment["FORWARDER_MQTT_PORT"] = str(mosquitto.port)
         offline.start()
-        nucleus.wait_for_state("forwarder")
+        nucleus.wait_for_state("forwarder", timeout_s=120)
         wait_for(heartbeat.exists, "the heartbeat")
         assert offline.end(STOP_S) == 0
 
@@ -267,12 +268,15 @@ async def test_backlog_grows_while_the_uplink_is_away_and_drains_when_it_is_back
         connected(mosquitto.endpoint("capture"), Subscriptions([STATION.topic("committed")])) as capture,
     ):
         await told_state(console, "offline-uplink")
+        await until(lambda: len(forwarder.events("mqtt_connected")) == 2, "it hears, too")
         events = [inspection(number, "NG" if number % 5 == 0 else "OK") for number in range(100)]
         for _, payload in events:
             await capture.publish(STATION.topic("inspection"), payload)
         await until(lambda: _backlog(console) == 100, "the backlog is told")
-        assert 'backlog_events{stream="predictions-line-1"} 100.0' in metrics(port)
-        assert heartbeat.exists(), "the cloud being away is no illness of the device"
+        wait_for(
+            lambda: 'backlog_events{stream="predictions-line-1"} 100.0' in metrics(port), "and in the metrics"
+        )
+        wait_for(heartbeat.exists, "the cloud being away is no illness of the device")
         assert forwarder.runs
         assert forwarder.end(STOP_S) == 0
         await told_state(console, "stopped")
@@ -280,7 +284,7 @@ async def test_backlog_grows_while_the_uplink_is_away_and_drains_when_it_is_back
         cloud.start()
         async with listening(cloud.endpoint("rule"), *AT_THE_CLOUD) as rule:
             forwarder.start()
-            await until(lambda: len(set(rule.ids)) == 100, "all arrive", 40)
+            await until(lambda: len(set(rule.ids)) == 100, "all arrive", 120)
 
         told = await told_state(console, "online")
         assert told["uplink"]["connected"]
@@ -304,6 +308,7 @@ async def test_without_an_uplink_events_wait_here_and_go_out_once_there_is_one(
         connected(mosquitto.endpoint("capture"), Subscriptions([STATION.topic("committed")])) as capture,
     ):
         await told_state(console, "offline-uplink")
+        await until(lambda: len(forwarder.events("mqtt_connected")) == 2, "it hears, too")
         events = [inspection(number) for number in range(20)]
         for _, payload in events:
             await capture.publish(STATION.topic("inspection"), payload)
@@ -316,7 +321,7 @@ async def test_without_an_uplink_events_wait_here_and_go_out_once_there_is_one(
         forwarder.environment |= uplink
         async with listening(cloud.endpoint("rule"), *AT_THE_CLOUD) as rule:
             forwarder.start()
-            await until(lambda: len(set(rule.ids)) == 20, "all arrive", 40)
+            await until(lambda: len(set(rule.ids)) == 20, "all arrive", 120)
     assert {event_id for event_id, _ in events} == set(rule.ids)
 
 
@@ -355,7 +360,7 @@ async def test_sigterm_under_load_ends_in_time_and_nothing_is_lost(
         assert forwarder.end(STOP_S) == 0
 
         forwarder.start()
-        await until(lambda: len(set(rule.ids)) == 400, "the rest follows", 30)
+        await until(lambda: len(set(rule.ids)) == 400, "the rest follows", 120)
     assert "Traceback" not in forwarder.told()
 
 
@@ -376,7 +381,7 @@ async def test_what_was_dropped_is_told_to_the_cloud_as_an_event(
     async with listening(cloud.endpoint("rule"), "linewatch/v1/+/device/+/inspection") as rule:
         forwarder.start()
 
-        await until(lambda: rule.heard, "the drop is told", 30)
+        await until(lambda: rule.heard, "the drop is told", 120)
 
     told = rule.last(rule.heard[0][0])
     assert told["type"] == "EventsDropped"
@@ -400,7 +405,7 @@ async def test_renewed_certificate_is_used_without_a_restart_and_its_days_are_to
     files.device_file.write_bytes(certificate)
     files.device_key_file.write_bytes(key)
 
-    wait_for(lambda: forwarder.events("certificates_renewed"), "it is seen", 20)
+    wait_for(lambda: forwarder.events("certificates_renewed"), "it is seen", 120)
     wait_for(lambda: len(forwarder.events("mqtt_connected")) == 4, "a session with it")
     wait_for(lambda: 89 < days_left(port) <= 90, "the new one's end is told")
     assert forwarder.runs
@@ -409,8 +414,8 @@ async def test_renewed_certificate_is_used_without_a_restart_and_its_days_are_to
 
 def days_left(port: int) -> float:
     name = "linewatch_forwarder_certificate_seconds "
-    (line,) = [one for one in metrics(port).splitlines() if one.startswith(name)]
-    return float(line.removeprefix(name)) / 86_400
+    lines = [one for one in metrics(port).splitlines() if one.startswith(name)]
+    return float(lines[0].removeprefix(name)) / 86_400 if lines else math.nan  # none before the first look
 
 
 @pytest.mark.anyio
@@ -431,7 +436,7 @@ async def test_backlog_passes_within_the_settings_of_a_batch(
         )
         cloud.start()
         async with listening(cloud.endpoint("rule"), *AT_THE_CLOUD) as rule:
-            await until(lambda: len(set(rule.ids)) == 50, "all arrive", 40)
+            await until(lambda: len(set(rule.ids)) == 50, "all arrive", 120)
 
     told = [payload for topic, payload in rule.heard if topic.endswith("/batch")]
     assert told

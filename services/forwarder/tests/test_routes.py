@@ -5,10 +5,11 @@ import asyncio
 import dataclasses
 import itertools
 import random
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from brokers import STATION, inspection, until
@@ -157,7 +158,25 @@ def waiting(worker: SpoolWorker) -> int:
 
 
 async def took(events: Sequence[Record], *sinks: Scripted) -> None:
-    await until(lambda: all(set(ids(events)) <= set(one.took) for one in sinks), "they are taken", 8)
+    await until(lambda: all(set(ids(events)) <= set(one.took) for one in sinks), "they are taken")
+
+
+WINDOW_S = 60.0
+
+
+def window_of(delivery: Delivery) -> Callable[[], None]:
+    """The resend window by a clock that only the test moves: on a slow machine it would pass before the test has looked.
+
+    Called, it passes.
+    """
+    now = 0.0
+    delivery._handed_over._clock = lambda: now
+
+    def passes() -> None:
+        nonlocal now
+        now += WINDOW_S
+
+    return passes
 
 
 @pytest.fixture
@@ -211,6 +230,32 @@ async def test_what_one_sink_has_waits_for_the_other_and_is_not_sent_twice(
     assert core.took == bus.took == ids(events), "in order, at each"
 
 
+@pytest.mark.parametrize("looks", range(1, 40))
+async def test_a_rest_that_ends_in_the_middle_of_a_turn_lets_nothing_go_past_what_it_kept_waiting(
+    core: Scripted, bus: Scripted, monkeypatch: pytest.MonkeyPatch, looks: int
+) -> None:
+    tick_s = 1e-4
+    ticks = itertools.count(step=tick_s)
+    monkeypatch.setattr(
+        "linewatch_forwarder.uplinks.sinks.time", SimpleNamespace(monotonic=lambda: next(ticks))
+    )
+    monkeypatch.setattr(routes, "REST_S", 0.01)
+    waits, both = [completed() for _ in range(6)], routed(core, bus, everything=True)
+    bus.trouble_now = "throttled"
+    await both.send(waits[:3])
+    bus.trouble_now = ""
+    _, resting = both._sinks
+    resting.rests_until = next(ticks) + looks * tick_s
+
+    async with asyncio.timeout(60):
+        while waits:
+            held = both.held
+            outcome = await both.send([one for one in waits if one.event_id not in held][:3])
+            waits = [one for one in waits if one.event_id not in outcome.accepted]
+
+    assert core.took == bus.took
+
+
 @pytest.mark.parametrize("silent", [False, True])
 async def test_a_bus_in_trouble_holds_nothing_that_it_has_not_to_take(
     worker: SpoolWorker, core: Scripted, bus: Scripted, silent: bool
@@ -247,7 +292,7 @@ async def test_an_answer_after_the_turn_is_seen_though_nothing_else_is_left_to_o
     async with delivering(worker, uplink):
         await until(lambda: uplink.held, "the turn is over, the answer is not there")
         bus.gate.set()
-        await until(lambda: not waiting(worker), "settled", 5)
+        await until(lambda: not waiting(worker), "settled")
     assert len(bus.sent) == 3
 
 
@@ -266,7 +311,7 @@ async def test_engine_events_go_while_the_main_sink_has_no_connection(
         assert core.sent == []
 
         core.come_back()
-        await until(lambda: not waiting(worker), "at once when it is back", 5)
+        await until(lambda: not waiting(worker), "when it is back")
     assert core.took == ids(backlog)
 
 
@@ -282,7 +327,7 @@ async def test_what_is_held_is_bounded_and_alarms_have_room_of_their_own(
         assert core.took == ids(routine[:20]), "half of the room"
 
         await store(worker, *alarms)
-        await until(lambda: len(core.took) == 30, "alarms go on", 5)
+        await until(lambda: len(core.took) == 30, "alarms go on")
         assert core.took[20:] == ids(alarms)
         turns = len(bus.sent)
         assert len(core.sent) == 30
@@ -370,14 +415,17 @@ async def test_a_line_that_the_main_sink_refuses_rests_and_holds_no_other(
 async def test_what_was_handed_over_settles_after_its_window_and_a_lost_session_sends_again(
     worker: SpoolWorker, core: Scripted, bus: Scripted
 ) -> None:
-    core.hands_over, core.resend_window_s = True, 0.4
+    core.hands_over, core.resend_window_s = True, WINDOW_S
     first, second = completed(), completed()
     uplink = routed(core, bus, everything=True)
-    assert uplink.resend_window_s == 0.4
-    async with delivering(worker, uplink):
+    assert uplink.resend_window_s == WINDOW_S
+    async with delivering(worker, uplink) as delivery:
+        passes = window_of(delivery)
         await store(worker, first)
         await until(lambda: core.took == [first.event_id] and bus.took == [first.event_id], "both took it")
+        await until(lambda: delivery.handed_over == 1, "handed over")
         assert waiting(worker) == 1
+        passes()
         await until(lambda: not waiting(worker), "the window has passed")
 
         core.resend_window_s = 0.0
@@ -387,6 +435,8 @@ async def test_what_was_handed_over_settles_after_its_window_and_a_lost_session_
         core.session += 1
         bus.gate.set()
         await until(lambda: core.took[1:] == [second.event_id] * 2, "sent again")
+        await until(lambda: delivery.handed_over == 1, "handed over again")
+        passes()
         await until(lambda: not waiting(worker), "settled")
     assert bus.took == ids([first, second]), "the bus, which has it, is not sent it again"
 
@@ -395,10 +445,11 @@ async def test_older_events_that_come_back_to_a_full_room_go_first_and_nothing_s
     worker: SpoolWorker, core: Scripted, bus: Scripted, quick: None
 ) -> None:
     """Younger ones filled the room and stayed in it; they had to wait behind the older ones, which found no room."""
-    core.hands_over, core.resend_window_s = True, 5.0
+    core.hands_over, core.resend_window_s = True, WINDOW_S
     first, younger = [completed() for _ in range(5)], [completed() for _ in range(30)]
     uplink = routed(core, bus, everything=True, most_held=40)
-    async with delivering(worker, uplink):
+    async with delivering(worker, uplink) as delivery:
+        passes = window_of(delivery)
         await store(worker, *first)
         await took(first, core, bus)
         bus.trouble_now = "away"
@@ -411,7 +462,9 @@ async def test_older_events_that_come_back_to_a_full_room_go_first_and_nothing_s
         assert len(uplink._room) <= 20
         bus.trouble_now = ""
         await took(younger, core, bus)
-        await until(lambda: not waiting(worker), "all are delivered", 30)
+        await until(lambda: delivery.handed_over == 35, "all are handed over")
+        passes()
+        await until(lambda: not waiting(worker), "all are delivered")
     assert list(dict.fromkeys(bus.took)) == ids([*first, *younger]), "in order"
 
 
@@ -448,7 +501,7 @@ async def test_whatever_comes_back_everything_goes_once_all_is_well(
             await asyncio.sleep(chance.uniform(0, 0.06))  # the load's pace
         failing = False
         core.trouble_now = bus.trouble_now = ""
-        await until(lambda: not waiting(worker), "all are delivered", 40)
+        await until(lambda: not waiting(worker), "all are delivered", 120)
 
     for sink, alarm in itertools.product((core, bus), (True, False)):
         of_class = ids([one for one in stored if one.alarm is alarm])

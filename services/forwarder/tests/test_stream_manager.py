@@ -59,6 +59,9 @@ ALARMS = f"{LINE}-alarms"
 DAY_S = 24 * 3600.0
 ALL = 10_000
 
+SOON_S = 5.0
+"""For an answer that does not come; the others, in this process and on a busy machine, have to come within it."""
+
 
 @pytest.fixture
 def server() -> Iterator[StreamManagerServer]:
@@ -77,10 +80,16 @@ def streams(kind: Kind) -> Iterator[DurableStreams]:
         yield made
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group of a thousand is a group for as long as a slow machine needs."""
+    monkeypatch.setattr(message_streams, "GROUP_S", 600.0)
+
+
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests time out soon, and a new client is made at once."""
-    monkeypatch.setattr(sdk, "REQUEST_S", 0.5)
+    monkeypatch.setattr(sdk, "REQUEST_S", SOON_S)
     monkeypatch.setattr(sdk, "LONGEST_BACKOFF_S", 0.0)
 
 
@@ -157,13 +166,16 @@ def test_stand_in_frees_whole_segments_or_rejects(server: StreamManagerServer) -
 
 def test_control_the_sdks_own_client_is_dead_after_a_late_answer(server: StreamManagerServer) -> None:
     """Why ours is made anew: if this passes no more, a newer SDK may have healed it."""
-    client = StreamManagerClient(port=server.port, request_timeout=0.3, logger=logging.getLogger("control"))
+    client = StreamManagerClient(
+        port=server.port, request_timeout=SOON_S, logger=logging.getLogger("control")
+    )
     client.create_message_stream(
         MessageStreamDefinition("s", strategy_on_full=StrategyOnFull.OverwriteOldestData)
     )
     server.hold(Operation.AppendMessage)
     with pytest.raises(TimeoutError):
         client.append_message("s", b"1")
+    wait_for(lambda: server.holds, "it is held")
     server.release()
 
     for _ in range(2):
@@ -185,6 +197,7 @@ async def test_late_answer_costs_one_call_and_the_event_is_stored_once(
     with pytest.raises(StreamsUnavailable, match="no answer within"):
         await streams.append([record(1), record(2)])
     assert "no answer" in streams.trouble
+    await until(lambda: server.holds, "it is held")
     server.release()
 
     assert await streams.append([record(1), record(2)]) == 1, "the first had been carried out"
@@ -203,6 +216,7 @@ async def test_append_that_is_carried_out_after_we_looked_lies_there_twice_and_i
         await streams.append([record(1)])
     assert await streams.append([record(1)]) == 1
 
+    assert server.holds
     server.release()
 
     assert await streams.append([record(2)]) == 1
@@ -265,7 +279,7 @@ async def test_service_begins_without_stream_manager_and_goes_on_when_it_is_ther
                 except StreamsUnavailable:
                     await until(lambda: True, "a moment")
 
-        await appended()
+        await asyncio.wait_for(appended(), 120)
         assert await waiting(streams) == ids([record(1)])
         assert streams.trouble == ""
 
@@ -303,7 +317,7 @@ async def test_failed_connects_leave_no_thread_behind(
 async def test_calls_of_a_frozen_stream_manager_end_in_time_and_closing_does_not_wait(
     kind: Kind, server: StreamManagerServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sdk, "REQUEST_S", 0.5)
+    monkeypatch.setattr(sdk, "REQUEST_S", SOON_S)
     streams = kind.open()
     await streams.append([record(1)])
     with server.frozen():
@@ -319,7 +333,7 @@ async def test_group_that_takes_too_long_ends_and_its_beginning_is_kept(
     monkeypatch.setattr(message_streams, "GROUP_S", 0.0)
     with pytest.raises(StreamsUnavailable, match="took"):
         await streams.append(events)
-    monkeypatch.setattr(message_streams, "GROUP_S", 10.0)
+    monkeypatch.setattr(message_streams, "GROUP_S", 600.0)
 
     kept = len(held(server))
     assert 0 <= kept < 50
@@ -866,7 +880,7 @@ class Producer:
             self.events[event_id] = payload
             await self.connection.publish(STATION.topic("inspection"), payload)
 
-    async def all_committed(self, deadline_s: float = 60) -> None:
+    async def all_committed(self, deadline_s: float = 240) -> None:
         async with asyncio.timeout(deadline_s):
             while open_ := self.events.keys() - self.committed:
                 for event_id in sorted(open_):
@@ -902,12 +916,14 @@ async def test_outage_kills_and_restarts_of_stream_manager_lose_nothing(
         async with listening(cloud.endpoint("rule"), "linewatch/v1/#") as rule:
             for kill in range(4):
                 enough = len(producer.events) * (kill + 1) // 6
-                await until(lambda enough=enough: len(set(rule.ids)) >= enough, f"{enough} are delivered", 60)
+                await until(
+                    lambda enough=enough: len(set(rule.ids)) >= enough, f"{enough} are delivered", 240
+                )
                 await asyncio.to_thread(forwarder.kill)
                 if kill % 2:
                     await asyncio.to_thread(server.restart)
                 forwarder.start()
-            await until(lambda: producer.events.keys() <= set(rule.ids), "all are delivered", 60)
+            await until(lambda: producer.events.keys() <= set(rule.ids), "all are delivered", 240)
             assert forwarder.end() == 0
             doubled = len(rule.ids) - len(set(rule.ids))
         hearing.cancel()
@@ -936,7 +952,7 @@ async def test_process_without_stream_manager_stays_up_says_so_and_stops_in_time
         )
         assert forwarder.runs
         server.start()
-        await until(heartbeat.exists, "healthy once it takes events in", 30)
+        await until(heartbeat.exists, "healthy once it takes events in", 240)
     with server.frozen():
         begun = time.monotonic()
         assert forwarder.end(10) == 0
@@ -962,15 +978,15 @@ async def test_choice_that_is_changed_and_taken_back_half_way_brings_along_all_t
         for start, streams in enumerate(("stream_manager", "embedded", "stream_manager", "embedded"), 2):
             forwarder.environment["FORWARDER_STREAMS"] = streams
             forwarder.start()
-            await until(lambda start=start: len(forwarder.events("started")) == start, "it begins", 30)
+            await until(lambda start=start: len(forwarder.events("started")) == start, "it begins", 240)
             if start == 2:
                 await until(lambda: server.requests["AppendMessage"] > 150, "a batch of 100 has been moved")
             await asyncio.to_thread(forwarder.kill)
         forwarder.start()
         cloud.start()
         async with listening(cloud.endpoint("rule"), "linewatch/v1/#") as rule:
-            await until(lambda: producer.events.keys() <= set(rule.ids), "all are delivered", 60)
-            await until(lambda: not list(forwarder.state_dir.glob("*.moving*")), "all is moved", 60)
+            await until(lambda: producer.events.keys() <= set(rule.ids), "all are delivered", 240)
+            await until(lambda: not list(forwarder.state_dir.glob("*.moving*")), "all is moved", 240)
         hearing.cancel()
         assert forwarder.end() == 0
     assert server.streams == {}, "or they would be delivered again one day"
@@ -990,7 +1006,7 @@ def test_wrong_setting_ends_the_start_and_is_named(
     forwarder: Forwarder, name: str, value: str, told: str
 ) -> None:
     run = subprocess.run(
-        forwarder.command, env={**forwarder.environment, name: value}, capture_output=True, text=True, timeout=20, check=False
+        forwarder.command, env={**forwarder.environment, name: value}, capture_output=True, text=True, timeout=120, check=False
     )  # fmt: skip
 
     assert run.returncode == 2

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What both kinds of durable streams promise; each test runs against the embedded ones and against Stream Manager."""
 
+import asyncio
 import functools
 import random
 import sys
@@ -152,7 +153,7 @@ async def test_kills_of_the_process_lose_nothing_that_it_was_told(kind: Kind, tm
             [sys.executable, stream_writer.__file__, *kind.arguments, str(1000 * kill)], tmp_path / f"writer-{kill}.log"
         )  # fmt: skip
         with running(writer):
-            wait_for(functools.partial(has_written, writer, chance.randrange(20, 120)), "it writes", 30)
+            wait_for(functools.partial(has_written, writer, chance.randrange(20, 120)), "it writes", 120)
             assert writer.runs, writer.told()
         for line in writer.told().splitlines():
             word, _, event_id = line.partition(" ")
@@ -335,7 +336,13 @@ async def test_what_is_older_than_its_stream_allows_expires_and_is_counted(kind:
         assert await streams.expire() == 0
 
     with kind.opened(StreamLimit(ROOM, max_age_s=1e-6, when_full=WhenFull.SHED_GOOD)) as streams:
-        assert await streams.expire() == 30
+        gone = 0
+        async with asyncio.timeout(
+            60
+        ):  # the clock is kept by the millisecond: a fast machine may be back before it
+            while gone < 30:
+                gone += await streams.expire()
+        assert gone == 30
         assert await waiting(streams) == []
         total = await state(streams)
     assert total.dropped == {"expired": 30}

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each choice of uplink with the real process, killed and started again: what it promises is there at the end."""
 
+import asyncio
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,15 +32,23 @@ def engine_event(sequence: int) -> tuple[str, bytes]:
     return event_id, envelope(event_id, "EngineStarted", ENGINE, data)
 
 
+AGAIN_S = 2.0
+
+
 async def committed(capture: Connection, events: Sequence[tuple[str, tuple[str, bytes]]]) -> None:
-    """Publishes (topic, event) until the forwarder has told each as committed."""
+    """Publishes (topic, event) until the forwarder has told each as committed; again, as producers do, what it has not:
+    a forwarder that has just started hears before it can speak, and one that never ran before hears nothing yet.
+    """
     told: set[str] = set()
-    ids = {event_id for _, (event_id, _) in events}
-    for topic, (_, payload) in events:
-        await capture.publish(topic, payload)
-    while not ids <= told:
-        message = await capture.messages.get()
-        told |= set(json.loads(message.payload)["event_ids"])
+    async with asyncio.timeout(120):
+        while waiting := [one for one in events if one[1][0] not in told]:
+            for topic, (_, payload) in waiting:
+                await capture.publish(topic, payload)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(AGAIN_S):
+                    while not {event_id for _, (event_id, _) in waiting} <= told:
+                        message = await capture.messages.get()
+                        told |= set(json.loads(message.payload)["event_ids"])
 
 
 def some(count: int, first: int = 0) -> list[tuple[str, tuple[str, bytes]]]:
@@ -94,18 +104,20 @@ async def test_engine_events_go_to_the_bus_and_none_is_lost_by_kills(
     events = some(300)
     async with listening(cloud.endpoint("rule"), EVERYTHING) as rule, producing(mosquitto) as capture:
         beside.start()
-        await until(lambda: len(beside.events("mqtt_connected")) >= 3, "all is connected", 30)
+        await until(lambda: len(beside.events("mqtt_connected")) >= 3, "all is connected", 120)
         for part in range(3):
             await committed(capture, events[part::3])
-            await until(lambda part=part: len(set(rule.ids)) > 60 * part, "some are delivered", 30)
+            await until(lambda part=part: len(set(rule.ids)) > 60 * part, "some are delivered", 120)
             beside.kill()
             beside.start()
-        await until(lambda: ids_of(events, "/inspection") <= set(rule.ids), "IoT Core has all of its own", 60)
+        await until(
+            lambda: ids_of(events, "/inspection") <= set(rule.ids), "IoT Core has all of its own", 120
+        )
         wanted = ids_of(events, "/engine") | (ids_of(events, "/inspection") if kinds == "all" else set())
-        await until(lambda: wanted <= set(bus.ids), "the bus has all of its own", 60)
+        await until(lambda: wanted <= set(bus.ids), "the bus has all of its own", 120)
 
         async with listening(mosquitto.endpoint("console"), STATUS) as console:
-            await until(lambda: _waiting(console.last(STATUS)) == 0, "nothing is left", 30)
+            await until(lambda: _waiting(console.last(STATUS)) == 0, "nothing is left", 120)
 
     assert set(bus.ids) == wanted
     assert not ids_of(events, "/engine") & set(rule.ids), (
@@ -131,17 +143,17 @@ async def test_a_bus_that_is_away_holds_its_own_events_only_and_is_told(
         listening(mosquitto.endpoint("console"), STATUS) as console,
         producing(mosquitto) as capture,
     ):
-        await until(lambda: len(beside.events("mqtt_connected")) >= 3, "all is connected", 30)
+        await until(lambda: len(beside.events("mqtt_connected")) >= 3, "all is connected", 120)
         events = some(50)
         await committed(capture, events)
-        await until(lambda: ids_of(events, "/inspection") <= set(rule.ids), "IoT Core goes on", 30)
-        await until(lambda: "event bus" in str(console.last(STATUS).get("uplink")), "it is told", 30)
+        await until(lambda: ids_of(events, "/inspection") <= set(rule.ids), "IoT Core goes on", 120)
+        await until(lambda: "event bus" in str(console.last(STATUS).get("uplink")), "it is told", 120)
         told = await told_state(console, "online")
         assert _waiting(told) >= len(ids_of(events, "/engine"))
 
         bus.start()
-        await until(lambda: ids_of(events, "/engine") == set(bus.ids), "the bus gets them", 60)
-        await until(lambda: _waiting(console.last(STATUS)) == 0, "nothing is left", 30)
+        await until(lambda: ids_of(events, "/engine") == set(bus.ids), "the bus gets them", 120)
+        await until(lambda: _waiting(console.last(STATUS)) == 0, "nothing is left", 120)
     assert len(bus.ids) == len(set(bus.ids))
 
 
@@ -152,12 +164,14 @@ async def test_a_bus_that_says_nothing_holds_neither_iot_core_nor_the_end(
     beside.environment["FORWARDER_EVENT_BUS_KINDS"] = "all"
     beside.start()
     async with listening(cloud.endpoint("rule"), EVERYTHING) as rule, producing(mosquitto) as capture:
-        await until(lambda: len(beside.events("mqtt_connected")) >= 3, "all is connected", 30)
+        await until(lambda: len(beside.events("mqtt_connected")) >= 3, "all is connected", 120)
         first, second = some(20), some(20, first=20)
         await committed(capture, first)
-        await until(lambda: bus.requests, "the bus is asked", 30)
+        await until(lambda: bus.requests, "the bus is asked", 120)
         await committed(capture, second)
-        await until(lambda: ids_of([*first, *second], "/inspection") <= set(rule.ids), "IoT Core goes on", 20)
+        await until(
+            lambda: ids_of([*first, *second], "/inspection") <= set(rule.ids), "IoT Core goes on", 120
+        )
 
         assert beside.end(10) == 0
     assert "Traceback" not in beside.told()
@@ -181,7 +195,7 @@ def test_wrong_settings_of_the_bus_and_the_nucleus_are_named(beside: Forwarder) 
         beside.environment = {**right, **change}
         beside.output.unlink(missing_ok=True)
         beside.start()
-        assert beside.process.wait(30) == 2
+        assert beside.process.wait(120) == 2
         assert beside.told().startswith(said), beside.told()
 
 
@@ -214,9 +228,9 @@ async def test_through_the_nucleus_nothing_is_lost_while_its_window_is_open(
             producing(mosquitto) as capture,
         ):
             for part in range(4):
-                wait_for(lambda part=part: len(through.events("uplink_connected")) > part, "connected", 30)
+                wait_for(lambda part=part: len(through.events("uplink_connected")) > part, "connected", 120)
                 await committed(capture, events[part::4])
-                await until(lambda: len(nucleus.published) > 0, "the nucleus took some", 30)
+                await until(lambda: len(nucleus.published) > 0, "the nucleus took some", 120)
                 if part % 2:
                     through.kill()
                     through.start()
@@ -228,11 +242,12 @@ async def test_through_the_nucleus_nothing_is_lost_while_its_window_is_open(
             nucleus.forget()
             nucleus.start()
             ids = {event_id for _, (event_id, _) in events}
-            await until(lambda: ids <= set(events_of(nucleus.published)), "all are there at the end", 60)
+            await until(lambda: ids <= set(events_of(nucleus.published)), "all are there at the end", 120)
 
-            told = await told_state(console, "online")
+            told = await told_state(
+                console, "online", holds=lambda told: told["uplink"]["handed_over"] == len(ids)
+            )
             assert "may lose it; sent again for 600 s" in told["uplink"]["promise"]
-            assert told["uplink"]["handed_over"] == len(ids)
         assert through.end(10) == 0
     assert "Traceback" not in through.told()
 
@@ -242,25 +257,28 @@ async def test_past_its_window_the_nucleus_may_lose_events_and_the_control_shows
 ) -> None:
     """The documented limit: what is inside the window comes again, what is past it is gone."""
     with NucleusIpc(tmp_path / "ipc.socket", tokens={TOKEN}) as nucleus:
-        through.environment |= {**nucleus.environment(TOKEN), "FORWARDER_RESEND_WINDOW_S": "2"}
+        through.environment |= {**nucleus.environment(TOKEN), "FORWARDER_RESEND_WINDOW_S": "15"}
         through.start()
         async with (
             listening(mosquitto.endpoint("console"), STATUS) as console,
             producing(mosquitto) as capture,
         ):
-            wait_for(lambda: through.events("uplink_connected"), "connected", 30)
+            wait_for(lambda: through.events("uplink_connected"), "connected", 120)
+            # Fifteen seconds: on a busy machine the test has to be back before the window of the young ones has passed.
             old, young = some(10), some(10, first=10)
             await committed(capture, old)
-            await until(lambda: _waiting(console.last(STATUS)) == 0, "past the window", 30)
+            await until(lambda: _waiting(console.last(STATUS)) == 0, "past the window", 120)
             await committed(capture, young)
             ids = {event_id for _, (event_id, _) in young}
-            await until(lambda: ids <= set(events_of(nucleus.published)), "the nucleus took them", 30)
+            await until(lambda: ids <= set(events_of(nucleus.published)), "the nucleus took them", 120)
             nucleus.stop()
             nucleus.forget()
             nucleus.start()
 
-            await until(lambda: ids <= set(events_of(nucleus.published)), "inside the window: sent again", 30)
-            await until(lambda: _waiting(console.last(STATUS)) == 0, "and let go", 30)
+            await until(
+                lambda: ids <= set(events_of(nucleus.published)), "inside the window: sent again", 120
+            )
+            await until(lambda: _waiting(console.last(STATUS)) == 0, "and let go", 120)
     assert not {event_id for _, (event_id, _) in old} & set(events_of(nucleus.published)), "past it: lost"
 
 
@@ -282,9 +300,9 @@ async def test_through_the_nucleus_with_the_bus_each_event_is_in_one_of_the_two(
             listening(mosquitto.endpoint("console"), STATUS) as console,
             producing(mosquitto) as capture,
         ):
-            wait_for(lambda: through.events("uplink_connected"), "connected", 30)
+            wait_for(lambda: through.events("uplink_connected"), "connected", 120)
             await committed(capture, events)
-            await until(lambda: _waiting(console.last(STATUS)) == 0, "all are delivered", 30)
+            await until(lambda: _waiting(console.last(STATUS)) == 0, "all are delivered", 120)
     assert set(events_of(nucleus.published)) == ids_of(events, "/inspection")
     assert set(bus.ids) == ids_of(events, "/engine")
     assert exchange.asked

@@ -23,6 +23,8 @@ STATION = "inference"
 STATUS_EVERY_S = 1.0
 TELL_AGAIN_S = 30.0
 STORE_TIMEOUT_S = 10.0
+MOST_ON_DISK = 50
+"""Versions named in the status of those that lie on the device and serve nothing; more are counted."""
 MAX_MESSAGE = 1000
 """Characters of an error's words; an event is at most 5 KB."""
 
@@ -99,12 +101,8 @@ class Status:
 
     async def tell(self, state: str) -> None:
         """Publishes the status when it is news."""
-        models = [
-            _described(entry)
-            for entry in self._index()
-            if entry.state != "UNAVAILABLE" or entry.reason != "not loaded"
-        ]
-        told = json.dumps({"state": state, "models": models})
+        content = content_of(state, self._index())
+        told = json.dumps(content)
         now = asyncio.get_running_loop().time()
         if not self._connection.connected.is_set():
             self._told = ""
@@ -112,13 +110,30 @@ class Status:
         if told == self._told and now - self._told_at < TELL_AGAIN_S:
             return
         at = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        payload = json.dumps({"state": state, "at": at, "models": models}).encode()
+        payload = json.dumps({"at": at, **content}).encode()
         try:
             await self._connection.publish(self._topic, payload, retain=True)
         except MqttError as error:
             log.debug("status_not_told", extra={"reason": str(error)})
             return
         self._told, self._told_at = told, now
+
+
+def content_of(state: str, index: list[IndexEntry]) -> dict[str, object]:
+    """What the status tells of the models, but for when."""
+    resting = [entry for entry in index if _rests(entry)]
+    return {
+        "state": state,
+        "models": [_described(entry) for entry in index if not _rests(entry)],
+        # Of their own: what reads `models` counts what serves, or was to.
+        "on_disk": [{"name": one.name, "version": one.version} for one in resting[:MOST_ON_DISK]],
+        "on_disk_more": max(0, len(resting) - MOST_ON_DISK),
+    }
+
+
+def _rests(entry: IndexEntry) -> bool:
+    """Whether it lies on the device and nothing more: the version before, or one that nobody asked for yet."""
+    return entry.state == "UNAVAILABLE" and entry.reason == "not loaded"
 
 
 def _described(entry: IndexEntry) -> dict[str, object]:
@@ -135,7 +150,10 @@ def _described(entry: IndexEntry) -> dict[str, object]:
 
 
 def _told(model: Reference) -> verdict_pb2.ModelReference:
-    return verdict_pb2.ModelReference(
+    told = verdict_pb2.ModelReference(
         name=model.name, version=model.version, digest=model.digest, variant=model.variant,
         execution_provider=model.execution_provider,
     )  # fmt: skip
+    if model.training_data_digest:
+        told.training_data_digest = model.training_data_digest
+    return told

@@ -64,8 +64,9 @@ def open_model(package: Package, variant: str, options: SessionOptions) -> Model
     session = Session(package.files[GRAPHS[variant]], options)
     check_tensors(package.metadata, session)
     metadata = package.metadata
+    trained_on = f"sha256:{metadata.training_data.sha256}" if metadata.training_data else ""
     reference = Reference(
-        metadata.model_name, metadata.model_version, package.digest, variant, session.provider
+        metadata.model_name, metadata.model_version, package.digest, variant, session.provider, trained_on
     )
     model = Model(metadata, session, reference)
     _check_golden(package, model)

@@ -98,6 +98,8 @@ class Reference:
     digest: str
     variant: str
     execution_provider: str
+    # "sha256:" and 64 hex digits; empty where the package does not state its training data.
+    training_data_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from running_server import HeardEvents, Running, free_port
+from running_server import HeardEvents, Running
 from tiny_models import GRAPHS, described, make_key, make_package
 
 from linewatch_inference.activation import Activation
@@ -22,6 +22,7 @@ from linewatch_inference.metrics import Metrics
 from linewatch_inference.repository import Repository, Source
 from linewatch_inference.server import Server
 from linewatch_inference.settings import Settings
+from linewatch_plant.processes import free_port
 
 
 @pytest.fixture(scope="session")

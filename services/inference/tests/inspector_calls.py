@@ -9,7 +9,7 @@ from running_server import Running
 from linewatch.v1 import inspector_pb2 as messages
 from linewatch.v1 import verdict_pb2
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 OK, NG, REVIEW = (verdict_pb2.Verdict.Result.Value(name) for name in ("OK", "NG", "REVIEW"))
 
 
@@ -28,5 +28,5 @@ def refused(
 ) -> tuple[grpc.StatusCode, str, str]:
     with pytest.raises(grpc.RpcError) as caught:
         running.inspector.Inspect(request, timeout=timeout)
-    trailing = dict(caught.value.trailing_metadata())
+    trailing = dict(caught.value.trailing_metadata() or ())
     return caught.value.code(), str(trailing.get("linewatch-reason", "")), caught.value.details()

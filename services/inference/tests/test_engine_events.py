@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from full_disk import fill_to_the_last_page
 
-from linewatch_inference.engine_events import SpooledEvents, place_of
+from linewatch_inference.engine_events import MOST_ON_DISK, SpooledEvents, content_of, place_of
+from linewatch_inference.repository import IndexEntry
 from linewatch_runtime.spool import Spool, SpoolWorker
 
 
@@ -29,3 +30,16 @@ async def test_full_or_broken_disk_is_logged_and_the_caller_goes_on(
 
     assert "engine_event_lost" in [one.msg for one in caplog.records]
     worker.close()
+
+
+def test_the_status_names_fifty_versions_that_rest_and_counts_the_others() -> None:
+    index = [IndexEntry("caps", f"1.0.{n}", "UNAVAILABLE", "not loaded") for n in range(60)]
+    index.append(IndexEntry("caps", "2.0.0", "UNAVAILABLE", "metadata.json: digest"))
+
+    told = content_of("serving", index)
+
+    assert told["on_disk"] == [{"name": "caps", "version": f"1.0.{n}"} for n in range(MOST_ON_DISK)]
+    assert (MOST_ON_DISK, told["on_disk_more"]) == (50, 10)
+    assert told["models"] == [
+        {"name": "caps", "version": "2.0.0", "state": "UNAVAILABLE", "reason": "metadata.json: digest"}
+    ]

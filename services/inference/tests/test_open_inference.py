@@ -15,7 +15,7 @@ from tiny_models import described, make_package, spots_graph, window
 from linewatch_inference.server import INSPECTOR, OPEN_INFERENCE
 from open_inference.v2 import open_inference_pb2 as oip
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 
 
 def wear_request(values: np.ndarray, *, raw: bool, datatype: str = "FP32") -> oip.ModelInferRequest:

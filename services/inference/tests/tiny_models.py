@@ -137,6 +137,7 @@ def described(model_type: str, version: str = "1.0.0", **changes: Any) -> dict[s
     common = {
         "model_version": version, "model_type": model_type, "framework": "onnx", "target_devices": ["x86_64"],
         "licence": "Apache-2.0", "attribution": "made here",
+        "training_data": {"name": "drawn here", "licence": "Apache-2.0", "sha256": "4c" * 32},
     }  # fmt: skip
     by_type: dict[str, dict[str, Any]] = {
         "segmentation": {

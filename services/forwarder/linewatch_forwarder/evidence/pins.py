@@ -106,7 +106,7 @@ def read(payload: bytes) -> tuple[int, set[str]]:
         document = document.get("current", document)
         version = int(document["version"])
         return version, set(_event_ids(document["state"].get("desired") or {}))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, OverflowError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise NotAShadow(f"{type(error).__name__}: {error}") from error
 
 

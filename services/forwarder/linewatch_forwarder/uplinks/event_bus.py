@@ -141,9 +141,10 @@ class EventBus:
         }  # fmt: skip
         try:
             time = datetime.datetime.fromisoformat(event["time"])
-        except (KeyError, TypeError, ValueError):
+            # The client tells it in UTC, and raises at each call where that is before the year 1 or past 9999.
+            return entry if time.tzinfo is None else {**entry, "Time": time.astimezone(datetime.UTC)}
+        except (KeyError, TypeError, ValueError, OverflowError):
             return entry
-        return entry if time.tzinfo is None else {**entry, "Time": time}
 
 
 def _calls(entries: Sequence[tuple[Record, Entry]]) -> Iterator[list[tuple[Record, Entry]]]:

@@ -25,8 +25,8 @@ NOT_AUTHORIZED = 0x87
 """By the policy. IoT Core names it for PUBACK and for DISCONNECT."""
 
 OF_A_PUBLISH = NEVER | {0x81, 0x82, NOT_AUTHORIZED}
-"""Codes of a DISCONNECT that blame a publish; 0x81 and 0x82 are malformed packet and protocol error (MQTT 5, 3.14.2.1).
-mosquitto 2.0.11 ends the connection with 0x82 for a payload over its message_size_limit."""
+"""Codes of a connection's end that blame a publish; 0x81 and 0x82 are malformed packet and protocol error (MQTT 5,
+3.14.2.1). mosquitto 2.0.11 answers a payload over its message_size_limit with what paho can't read: that is 0x82, too."""
 
 OF_THE_CONNECTION = frozenset({0x97})
 """Refusals that concern all topics: quota exceeded."""

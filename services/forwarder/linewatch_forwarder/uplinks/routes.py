@@ -38,6 +38,7 @@ class Routes:
         self._main = sinks[0]
         self._most_held = most_held
         self._room: dict[str, list[Sink]] = {}  # by event id: where it has to go
+        self._spared: set[str] = set()
 
     @property
     def is_connected(self) -> bool:
@@ -64,12 +65,14 @@ class Routes:
     @property
     def held(self) -> set[str]:
         """What is in hand, and what waits for sinks that take nothing now."""
-        soon = {sink.name for sink in self._sinks if sink.is_soon_free}
+        return self._held({sink for sink in self._sinks if sink.is_soon_free})
+
+    def _held(self, soon_free: set[Sink]) -> set[str]:
         return {
             event_id
             for event_id, sinks in self._room.items()
             if (missing := _missing(event_id, sinks))
-            and not any(one.name in soon and not one.is_busy_with(event_id) for one in missing)
+            and not any(one in soon_free and not one.is_busy_with(event_id) for one in missing)
         }
 
     async def run(self) -> None:
@@ -103,17 +106,27 @@ class Routes:
             if one.event_id not in told
         ]
         offered = {one.event_id for one in records}
+        # Looked at once: a rest that ends between two looks would let younger ones go before those that it kept waiting.
+        soon_free = {sink for sink in self._sinks if sink.is_soon_free}
+        free = [sink for sink in self._sinks if sink in soon_free and not sink.sending]
         # A sink that has become free since these were chosen has older ones to take first: the next turn offers them.
         late = {
-            id(sink)
+            sink
             for name, sinks in self._room.items()
             if name not in offered
             for sink in _missing(name, sinks)
-            if sink.is_free
         }
-        has_changed = self._hold(routed, self.held - offered)
-        for sink in self._sinks:
-            if sink.is_free and id(sink) not in late:
+        held = self._held(soon_free)
+        # What was held when these were chosen, and since then is not, keeps its place for this turn: else as many younger
+        # ones would take it. The next turn offers it, or it has left the streams.
+        self._spared = {
+            name
+            for name, sinks in self._room.items()
+            if name not in offered and name not in held and _missing(name, sinks)
+        } - self._spared
+        has_changed = self._hold(routed, (held - offered) | self._spared)
+        for sink in free:
+            if sink not in late:
                 self._begin(sink, routed, outcome)
         if sending := [sink.sending for sink in self._sinks if sink.sending]:
             await asyncio.wait(sending, timeout=TURN_S, return_when=asyncio.FIRST_COMPLETED)

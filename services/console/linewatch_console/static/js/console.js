@@ -1,147 +1,102 @@
 // SPDX-License-Identifier: Apache-2.0
-// Wires the page: one stream in, each message to the part of the page that shows it.
+// Wires the page: the stream, the address, the keyboard, and the head that every view shares.
 
-import { askDecision, openOrder } from "./dialogs.js";
+import { KEYS, decide } from "./decisions.js";
 import { el, icon, setText } from "./dom.js";
 import * as format from "./format.js";
-import { Orders } from "./orders.js";
-import { queuePanel } from "./queue.js";
-import { Tile, thresholdsOf } from "./tile.js";
+import * as head from "./head.js";
+import * as keys from "./keys.js";
+import * as store from "./store.js";
+import { isHeld } from "./statuses.js";
+import { tickTimes } from "./times.js";
+import { Accuracy } from "./views/accuracy.js";
+import { Audit } from "./views/audit.js";
+import { Board } from "./views/board.js";
+import { Device } from "./views/device.js";
+import { Order } from "./views/order.js";
+import { OrderQueue } from "./views/orders.js";
+import { Wall } from "./views/wall.js";
+import { Policy } from "./views/policy.js";
+import { Why } from "./views/why.js";
 
-const STALE_AFTER_S = Number(document.body.dataset.staleAfterS);
-const SITE = document.body.dataset.site;
-const at = (id) => document.getElementById(id);
+const ROUTES = [
+  [/^#?\/?$/, "board", () => new Board()],
+  [/^#\/wall$/, "wall", () => new Wall()],
+  [/^#\/orders$/, "orders", () => new OrderQueue()],
+  [/^#\/orders\/([A-Za-z0-9_-]{1,80})$/, "orders", (reference) => new Order(reference)],
+  [/^#\/orders\/([A-Za-z0-9_-]{1,80})\/why$/, "orders", (reference) => new Why(reference)],
+  [/^#\/accuracy$/, "accuracy", () => new Accuracy()],
+  [/^#\/policy$/, "orders", () => new Policy()],
+  [/^#\/device$/, "device", () => new Device()],
+  [/^#\/audit$/, "audit", () => new Audit()],
+];
+const main = document.getElementById("view");
+let view = null;
+let shownHash = null;
 
-const plant = { tiles: new Map(), edge: null, forwarder: { state: "unknown", uplink: null, streams: [] }, inference: { state: "unknown", models: [] }, orders: null };
-const shown = new Map();
-const orders = new Orders({
-  open: (order) => openOrder(order, { bands: orders.content.summary?.bands, mayDecide: orders.mayDecide }),
-  decide: askDecision,
-});
-let clockOffset = 0; // seconds to add to this browser's clock to have the console's
-let isHeatOn = true;
-let queued = "";
-
-function onTile(tile) {
-  plant.tiles.set(tile.key, tile);
-  let made = shown.get(tile.key);
-  if (!made || made.kind !== tile.kind) {
-    made?.element.remove();
-    made = new Tile(tile);
-    made.stage.setHeat?.(isHeatOn);
-    shown.set(tile.key, made);
-    at("tiles").querySelector(".empty")?.remove();
-    const next = [...shown.keys()].sort().find((key) => key > tile.key && shown.get(key).element.isConnected);
-    at("tiles").insertBefore(made.element, next ? shown.get(next).element : null);
-  }
-  made.update(tile, thresholdsOf(tile, plant.inference.models));
-  made.tick(Date.now() / 1000 + clockOffset, STALE_AFTER_S);
-  setText(at("wall-count"), `${shown.size} station${shown.size === 1 ? "" : "s"}`);
+function route() {
+  // The skip link's own address is no view.
+  if (location.hash === "#view") return main.focus();
+  if (location.hash === shownHash) return;
+  const isFirst = shownHash === null;
+  shownHash = location.hash;
+  const found = ROUTES.map(([pattern, name, make]) => [location.hash.match(pattern), name, make]).find(([match]) => match);
+  view?.close?.();
+  const [match, name, make] = found ?? [[], "", nowhere];
+  view = make(...match.slice(1));
+  document.body.dataset.view = name;
+  document.title = `${view.title} · Linewatch`;
+  main.replaceChildren(view.element);
+  view.update?.("snapshot");
+  head.showView(name);
+  window.scrollTo(0, 0);
+  if (!isFirst) main.focus({ preventScroll: true });
+  return null;
 }
 
-function onSnapshot(content) {
-  clockOffset = content.now - Date.now() / 1000;
-  plant.inference = content.inference;
-  plant.tiles.clear();
-  shown.clear();
-  at("tiles").replaceChildren();
-  if (!content.tiles.length) at("tiles").append(emptyWall());
-  content.tiles.forEach(onTile);
-  plant.edge = content.edge;
-  plant.forwarder = content.forwarder;
-  onOrders(content.orders);
-  renderDevice();
-}
+const nowhere = () => ({ title: "Not found", element: el("div", { class: "page" },
+  el("div", { class: "empty" }, el("b", {}, "There is no such page"), el("a", { href: "#/" }, "Back to the board"))) });
 
-function onOrders(content) {
-  plant.orders = content;
-  orders.update(content);
-  renderLinks();
-}
-
-function emptyWall() {
-  return el("div", { class: "empty" }, el("b", {}, "No station has been heard of yet"),
-    "A tile appears with a station's first part or status on ", el("code", {}, `linewatch/v1/${SITE}/+/+/inspection`), ".");
-}
-
-function renderDevice() {
-  const isHeard = Boolean(plant.edge?.connected);
-  document.body.classList.toggle("unheard", !isHeard);
-  const content = JSON.stringify([isHeard, plant.forwarder, [...plant.tiles.values()].map((tile) => tile.status)]);
-  if (content !== queued) {
-    queued = content;
-    at("queue").replaceChildren(queuePanel(plant.forwarder, [...plant.tiles.values()], isHeard));
-  }
-  setText(at("models"), plant.inference.models.map((model) => `${model.name} ${model.version} ${model.variant}`).join(" · "));
-  renderLinks();
-}
-
-function renderLinks() {
-  const { edge, forwarder, orders: cloud } = plant;
-  // What the forwarder said last is no news once the way to it is broken.
-  const uplink = forwarder.state === "offline" || !edge?.connected ? null : forwarder.uplink;
-  const links = [
-    edge && ["Broker", edge.connected, edge.connected ? "connected" : "away", edge],
-    ["Uplink", uplink ? uplink.connected : null, uplink ? (uplink.connected ? "online" : "offline") : "unknown", uplink],
-    cloud && ["Cloud API", cloud.link.state === "down" ? false : cloud.link.state === "up" ? true : null,
-      { up: "reachable", down: "away", off: "not set", waiting: "waiting" }[cloud.link.state], cloud.link],
-  ].filter(Boolean);
-  const told = JSON.stringify(links);
-  if (renderLinks.told !== told) {
-    renderLinks.told = told;
-    at("links").replaceChildren(...links.map(([name, isUp, word, link]) =>
-      el("li", { class: `link ${isUp === null ? "idle" : isUp ? "" : "bad"}`, title: [link?.since && `since ${format.timeOf(link.since, true)}`, link?.detail].filter(Boolean).join(": ") },
-        icon(isUp === null ? "dash" : isUp ? "linked" : "broken"), el("span", {}, `${name} `, el("b", {}, word)))));
-  }
-  renderNotices();
-}
-
-let lostAt = null;
-
-function renderNotices() {
-  const notices = [];
-  if (lostAt) notices.push(["bad", `This page lost the console at ${format.timeOf(lostAt, true)}`, "It shows what was then, and asks again by itself."]);
-  else if (plant.edge && !plant.edge.connected) {
-    const heard = shown.size ? "The wall shows what was last heard." : "Nothing has been heard yet.";
-    notices.push(["bad", `The broker is not reachable since ${format.timeOf(plant.edge.since)}`, `${heard} ${plant.edge.detail}`]);
-  }
-  const told = JSON.stringify(notices);
-  if (renderNotices.told === told) return;
-  renderNotices.told = told;
-  at("notices").replaceChildren(...notices.map(([kind, title, text]) => el("p", { class: `notice ${kind}` }, icon("broken"), el("span", {}, el("b", {}, title), ". ", text))));
-  document.body.classList.toggle("away", Boolean(lostAt));
-}
-
-function toggleHeat() {
-  isHeatOn = !isHeatOn;
-  at("heat").setAttribute("aria-pressed", String(isHeatOn));
-  for (const tile of shown.values()) tile.stage.setHeat?.(isHeatOn);
-}
-
-at("heat").addEventListener("click", toggleHeat);
-document.addEventListener("keydown", (event) => {
-  const isFree = document.activeElement === document.body || at("heat") === document.activeElement;
-  if (event.key === "h" && isFree && !event.ctrlKey && !event.metaKey && !event.altKey) toggleHeat();
+store.follow((kind, content) => {
+  if (kind === "snapshot" || kind === "me" || kind === "orders") head.showNav();
+  if (kind !== "tile") head.showLinks();
+  view?.update?.(kind, content);
 });
 
-const stream = new EventSource("/api/stream");
-const listen = (kind, act) => stream.addEventListener(kind, (message) => act(JSON.parse(message.data)));
-listen("snapshot", onSnapshot);
-listen("tile", (tile) => { onTile(tile); renderDevice(); });
-listen("edge", (content) => { plant.edge = content; renderDevice(); });
-listen("forwarder", (content) => { plant.forwarder = content; renderDevice(); });
-listen("inference", (content) => { plant.inference = content; renderDevice(); });
-listen("orders", onOrders);
-stream.addEventListener("open", () => { lostAt = null; renderNotices(); });
-stream.addEventListener("error", () => {
-  lostAt ??= new Date().toISOString();
-  renderNotices();
-  // The browser gives up for good when it is answered with an error, such as a session that has ended.
-  if (stream.readyState === EventSource.CLOSED) setTimeout(() => location.reload(), 5000);
+keys.listen((key) => {
+  const own = view?.keys?.[key];
+  if (own !== undefined) return own;
+  const order = view?.order?.();
+  const what = Object.keys(KEYS).find((name) => KEYS[name] === key);
+  if (order && what) return () => decide(order, what);
+  if (order && key === "w") return () => { location.hash = `#/orders/${order.reference}/why`; };
+  if (order && key === "Enter") return () => { location.hash = `#/orders/${order.reference}`; };
+  if (key === "/") return () => { location.hash = "#/orders"; route(); view.focusSearch(); };
+  return null;
 });
 
-setInterval(() => {
-  const now = Date.now() / 1000 + clockOffset;
-  for (const tile of shown.values()) tile.tick(now, STALE_AFTER_S);
-  setText(at("clock"), format.now());
-}, 250);
+window.addEventListener("hashchange", route);
+document.getElementById("help").append(icon("keys"));
+document.getElementById("help").addEventListener("click", keys.showHelp);
+document.getElementById("sign-out")?.addEventListener("submit", store.tellSignedOut);
+head.begin();
+// Where a link led before somebody signed in at an identity provider; it leads on once.
+const leadsTo = sessionStorage.getItem("linewatch-leads-to");
+sessionStorage.removeItem("linewatch-leads-to");
+if (leadsTo?.startsWith("#/") && !location.hash) history.replaceState(null, "", leadsTo);
+route();
+store.look();
+store.open();
+
+setInterval(() => view?.tick?.(store.now()), 250);
+let held = "";
+function tickSecond() {
+  tickTimes();
+  // A hold ends by the clock: nothing comes from the cloud at that moment.
+  const now = store.orders().filter(isHeld).map((order) => order.reference).join();
+  if (now !== held) view?.update?.("orders");
+  held = now;
+  setText(document.getElementById("clock"), format.now());
+}
+tickSecond();
+setInterval(tickSecond, 1000);

@@ -32,6 +32,8 @@ function uplink(forwarder, isHeard) {
     waiting > 0 && line(drainWords(forwarder.drain)),
     alarm("Full: ", full?.full),
     alarm("Streams can't be asked: ", forwarder.unavailable),
+    forwarder.moving && alarm("Moving to the other streams: ", `${format.count(forwarder.moving.events)} events${forwarder.moving.reason ? `, ${forwarder.moving.reason}` : ""}`),
+    forwarder.handed_over > 0 && line(`${format.count(forwarder.handed_over)} handed over, kept until they are safe`, "muted"),
     alarm("Same client id: ", forwarder.twin),
     certificate(link.certificate_days),
     deadLetters(forwarder.dead_letters),
@@ -94,13 +96,13 @@ function holds(stream) {
   if (typeof stream.retention_s !== "number") return el("td", { class: "zero", title: "not known until events come" }, "–");
   const words = { bytes: "its bytes", age: "its age", file: "the file of all streams" };
   return el("td", { title: `limited by ${words[stream.retention_limit] ?? stream.retention_limit}` },
-    format.duration(stream.retention_s), el("small", {}, ` at ${format.rate(stream.rate_per_s)}/s`));
+    format.duration(stream.retention_s), el("small", { class: "below" }, ` at ${format.rate(stream.rate_per_s)}/s`));
 }
 
 function lost(stream) {
   const reasons = Object.entries(stream.dropped_by ?? {}).map(([reason, count]) => `${format.count(count)} ${reason}`).join(", ");
   return el("td", { class: stream.dropped ? "alert" : "zero", title: reasons || null }, format.count(stream.dropped),
-    stream.dropped && reasons ? el("small", {}, ` ${reasons}`) : null);
+    stream.dropped && reasons ? el("small", { class: "below" }, ` ${reasons}`) : null);
 }
 
 function captureWords(status) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // One station on the wall.
 
-import { el, icon, setText } from "./dom.js";
+import { el, icon, placed, setText } from "./dom.js";
 import * as format from "./format.js";
 import { Trend } from "./trend.js";
 import { Viewer } from "./viewer.js";
@@ -14,7 +14,6 @@ export const VERDICTS = {
 };
 const COUNTS = [["OK", "OK"], ["NG", "NG"], ["REVIEW", "Review"], ["NOT_INSPECTED", "Not insp."]];
 const SENSOR_THRESHOLDS = { review: 0.5, ng: 0.8 };
-const HISTORY = { camera: 60, sensor: 120 };
 const STRIP = 60;
 const CAPTURE_CHIPS = { running: "ok", offline: "ng", stopped: "review" };
 
@@ -37,7 +36,7 @@ export class Tile {
     this.bars = el("div", { class: "bars" });
     this.figures = {};
     this.strip = el("div", { class: "strip", role: "img" });
-    this.element = el("article", { class: "tile", "aria-label": `${tile.line}, ${tile.station}` },
+    this.element = el("article", { class: `tile ${tile.kind}`, "aria-label": `${tile.line}, ${tile.station}` },
       el("header", { class: "tile-head" }, this.title, this.capture, this.model),
       this.stage.element,
       el("div", { class: "said" }, this.word, el("div", { class: "what" }, el("p", {}, this.label, this.mode), this.part),
@@ -50,17 +49,19 @@ export class Tile {
 
   figure(name, word, state = "", title = "") {
     this.figures[name] = el("dd");
-    return el("div", { class: state ? `count ${state}` : "", title: title || (state && VERDICTS[name].word) || null }, el("dt", {}, state && icon(state), word), this.figures[name]);
+    return el("div", { class: state ? `count ${state}` : "", title: title || null }, el("dt", {}, state && icon(state), word), this.figures[name]);
   }
 
   update(tile, thresholds) {
-    this.history.push(...(tile.history ?? tile.new ?? []));
-    this.history.splice(0, this.history.length - HISTORY[this.kind]);
+    this.history = tile.history;
     this.last = tile.last;
     this.showCapture(tile.status, tile.counts);
     setText(this.figures.rate, format.rate(tile.rate_per_minute));
     setText(this.figures.latency, format.milliseconds(tile.latency_p50_ms));
-    for (const [name] of COUNTS) setText(this.figures[name], format.count(tile.counts[name]));
+    for (const [name] of COUNTS) {
+      setText(this.figures[name], format.shortCount(tile.counts[name]));
+      this.figures[name].parentElement.title = `${VERDICTS[name].word}: ${format.count(tile.counts[name])}`;
+    }
     this.showStrip();
     if (this.kind === "sensor") this.stage.show(this.history, Boolean(tile.last));
     if (tile.last) this.showPart(tile.last, thresholds);
@@ -144,7 +145,7 @@ function scoreBar(score, thresholds) {
   return [track, scale];
 }
 
-function timeToFailureBar(interval) {
+export function timeToFailureBar(interval) {
   const horizon = interval?.horizon || 125;
   const at = (value) => Math.max(0, Math.min(1, value / horizon));
   const track = el("div", { class: interval?.beyond_horizon ? "track beyond" : "track" });
@@ -152,14 +153,9 @@ function timeToFailureBar(interval) {
     const from = at(interval.p10 ?? interval.p50), to = at(interval.p90 ?? interval.p50);
     track.append(placed(el("span", { class: "span" }), { left: from, width: to - from }), placed(el("span", { class: "middle" }), { left: at(interval.p50) }));
   }
-  return [track, el("div", { class: "scale" },
+  return [track, el("div", { class: "scale ends" },
     el("span", { class: "first" }, el("b", {}, format.timeToFailure(interval)), interval?.beyond_horizon ? " to failure" : " to failure, p10–p90"),
     el("span", { class: "last" }, `${format.count(horizon)} ${interval?.unit || "cycle"}s`))];
-}
-
-function placed(element, share) {
-  for (const [name, value] of Object.entries(share)) element.style[name] = `${(value * 100).toFixed(2)}%`;
-  return element;
 }
 
 /** Thresholds of the model that judged, as the inference service tells them. */

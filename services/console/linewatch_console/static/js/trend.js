@@ -1,27 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
 // Severity of the last windows of a sensor station, over the bands in which an order awaits approval or is made.
 
-import { el, icon, setText, svg } from "./dom.js";
+import { el, icon, renew, setText, svg } from "./dom.js";
 
 const WINDOWS = 120;
 const TOP = 14, BOTTOM = 94; // per cent of the stage: severity 1 and 0
-const BANDS = { approval: 0.5, automatic: 0.8 };
 
 const yOf = (severity) => BOTTOM - (BOTTOM - TOP) * Math.max(0, Math.min(1, severity));
 
 export class Trend {
   constructor() {
     this.lines = svg("g", {});
-    const picture = svg("svg", { class: "trend", viewBox: "0 0 100 100", preserveAspectRatio: "none", "aria-hidden": "true" },
-      svg("rect", { class: "band-automatic", x: 0, width: 100, y: yOf(1), height: yOf(BANDS.automatic) - yOf(1) }),
-      svg("rect", { class: "band-approval", x: 0, width: 100, y: yOf(BANDS.automatic), height: yOf(BANDS.approval) - yOf(BANDS.automatic) }),
-      ...[1, BANDS.automatic, BANDS.approval, 0].map((at) => svg("line", { class: "rule", x1: 0, x2: 100, y1: yOf(at), y2: yOf(at) })),
-      this.lines);
+    this.ground = svg("g", {});
+    const picture = svg("svg", { class: "trend", viewBox: "0 0 100 100", preserveAspectRatio: "none", "aria-hidden": "true" }, this.ground, this.lines);
     this.dot = el("span", { class: "trend-dot", hidden: true });
     this.title = el("span", { class: "trend-title" });
+    this.words = el("div", { class: "trend-words" });
     this.blank = el("div", { class: "blank" }, icon("chart"), el("p", {}, "waiting for the first window"));
     this.element = el("div", { class: "stage", role: "img" }, picture, this.dot, this.title,
-      label("makes an order", 1), label("awaits approval", BANDS.automatic), label("recorded", BANDS.approval), this.blank);
+      this.words, this.blank);
+  }
+
+  /** The bands of the policy that holds; in the pilot the automatic one asks as well. */
+  showBands({ approval, automatic }, isPilot) {
+    renew(this.words, [approval, automatic, isPilot], () => {
+      this.ground.replaceChildren(
+        svg("rect", { class: "band-automatic", x: 0, width: 100, y: yOf(1), height: yOf(automatic) - yOf(1) }),
+        svg("rect", { class: "band-approval", x: 0, width: 100, y: yOf(automatic), height: yOf(approval) - yOf(automatic) }),
+        ...[1, automatic, approval, 0].map((at) => svg("line", { class: "rule", x1: 0, x2: 100, y1: yOf(at), y2: yOf(at) })));
+      return [label(isPilot ? "awaits approval: pilot" : "makes an order", 1), label("awaits approval", automatic), label("recorded", approval)];
+    });
   }
 
   show(history, isKnown) {

@@ -3,12 +3,13 @@
 
 import { el, icon, setText } from "./dom.js";
 
+const MOST_ZOOM = 8;
 const RAMP = [[0, 246, 189, 74], [0.5, 255, 120, 60], [1, 255, 40, 90]];
 
 /** Shows `show(part, label)`; when parts come faster than pictures load, only the newest is drawn. */
 export class Viewer {
   constructor() {
-    this.canvas = el("canvas", { role: "img" });
+    this.canvas = el("canvas", { role: "img", "aria-label": "no picture yet" });
     this.blankText = el("p", {}, "waiting for the first part");
     this.blank = el("div", { class: "blank" }, icon("picture"), this.blankText);
     this.element = el("div", { class: "stage" }, this.canvas, this.blank);
@@ -16,7 +17,49 @@ export class Viewer {
     this.shown = null;
     this.wanted = null;
     this.isLoading = false;
+    this.zoom = { scale: 1, x: 0.5, y: 0.5 }; // the picture's point that lies in the middle
+    this.onzoom = null;
+    this.listen();
     new ResizeObserver(() => this.draw()).observe(this.element);
+  }
+
+  /** Wheel with Ctrl (and a pinch, which comes as that), a double press, and dragging once it is larger than the stage. */
+  listen() {
+    let from = null;
+    this.canvas.addEventListener("wheel", (event) => {
+      if (!this.onzoom || !event.ctrlKey) return;
+      event.preventDefault();
+      this.setZoom(this.zoom.scale * (event.deltaY < 0 ? 1.15 : 1 / 1.15));
+    }, { passive: false });
+    this.canvas.addEventListener("dblclick", () => this.onzoom && this.setZoom(this.zoom.scale > 1 ? 1 : 2.5));
+    this.canvas.addEventListener("pointerdown", (event) => {
+      if (!this.onzoom || this.zoom.scale === 1) return;
+      this.canvas.setPointerCapture(event.pointerId);
+      from = event;
+    });
+    this.canvas.addEventListener("pointermove", (event) => {
+      if (!from || !this.size) return;
+      const ratio = window.devicePixelRatio || 1;
+      this.setZoom(this.zoom.scale, this.zoom.x - ((event.clientX - from.clientX) * ratio) / this.size.w, this.zoom.y - ((event.clientY - from.clientY) * ratio) / this.size.h);
+      from = event;
+    });
+    for (const end of ["pointerup", "pointercancel"]) this.canvas.addEventListener(end, () => { from = null; });
+  }
+
+  zoomIn() { this.setZoom(this.zoom.scale * 1.5); }
+
+  zoomOut() { this.setZoom(this.zoom.scale / 1.5); }
+
+  zoomReset() { this.setZoom(1); }
+
+  setZoom(scale, x = this.zoom.x, y = this.zoom.y) {
+    const wanted = Math.max(1, Math.min(MOST_ZOOM, scale));
+    const half = 0.5 / wanted;
+    const within = (value) => Math.max(half, Math.min(1 - half, value));
+    this.zoom = { scale: wanted, x: within(x), y: within(y) };
+    this.canvas.classList.toggle("zoomed", wanted > 1);
+    this.onzoom?.(wanted);
+    this.draw();
   }
 
   show(part, description) {
@@ -54,9 +97,10 @@ export class Viewer {
     const height = (this.canvas.height = Math.round(this.element.clientHeight * ratio));
     if (!frame || !width) return;
     const g = this.canvas.getContext("2d");
-    const scale = Math.min(width / frame.naturalWidth, height / frame.naturalHeight);
+    const scale = Math.min(width / frame.naturalWidth, height / frame.naturalHeight) * this.zoom.scale;
     const w = frame.naturalWidth * scale, h = frame.naturalHeight * scale;
-    const left = (width - w) / 2, top = (height - h) / 2;
+    this.size = { w, h };
+    const left = width / 2 - w * this.zoom.x, top = height / 2 - h * this.zoom.y;
     g.imageSmoothingQuality = "high";
     g.drawImage(frame, left, top, w, h);
     if (heat && this.heat) g.drawImage(heat, left, top, w, h);
@@ -69,17 +113,18 @@ function drawRegions(g, regions, left, top, scale, ratio) {
   const boxes = regions.filter((one) => [one.x, one.y, one.width, one.height].every((value) => value !== null)).map((one) => ({
     region: one, x: left + one.x * scale, y: top + one.y * scale, w: one.width * scale, h: one.height * scale,
   }));
-  for (const [width, colour] of [[3.5, "#05070acc"], [1.5, "#ffffff"]]) {
+  for (const [width, colour] of [[3.5, "#05070acc"], [1.5, "#ffffff"]].map(([width, colour]) => [width * Math.max(1, g.canvas.height / ratio / 400), colour])) {
     g.lineWidth = width * ratio;
     g.strokeStyle = colour;
     for (const { x, y, w, h } of boxes) g.strokeRect(x, y, w, h);
   }
-  g.font = `600 ${11 * ratio}px ${getComputedStyle(document.body).fontFamily}`;
+  const size = Math.max(11, g.canvas.height / ratio / 40);
+  g.font = `600 ${size * ratio}px ${getComputedStyle(document.body).fontFamily}`;
   g.textBaseline = "middle";
   const taken = [];
   for (const box of boxes.sort((a, b) => (b.region.score ?? 0) - (a.region.score ?? 0))) {
     const text = box.region.score === null ? box.region.label : `${box.region.label} ${box.region.score.toFixed(2)}`;
-    const w = g.measureText(text).width + 10 * ratio, h = 17 * ratio;
+    const w = g.measureText(text).width + 10 * ratio, h = size * 1.55 * ratio;
     const x = Math.max(0, Math.min(box.x - ratio, g.canvas.width - w));
     const place = [box.y - h, box.y + box.h, box.y].map((y) => ({ x, y, w, h }))
       .find((one) => one.y >= 0 && one.y + h <= g.canvas.height && !taken.some((other) => overlap(one, other)));
