@@ -2,6 +2,7 @@
 """What paho-mqtt is asked for, and what it does not do itself: one client for one session, sizes, messages."""
 
 import contextlib
+import ssl
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
@@ -27,10 +28,23 @@ def new_client(endpoint: Endpoint, subscriptions: Subscriptions, will: Will | No
         secret = endpoint.password_file.read_text().strip() if endpoint.password_file else None
         client.username_pw_set(endpoint.username, secret)
     if endpoint.tls:
-        client.tls_set_context(endpoint.tls.context())
+        context = endpoint.tls.context()
+        context.sslsocket_class = _ClosedWhenRefused
+        client.tls_set_context(context)
     if will:
         client.will_set(will.topic, will.payload, qos=1, retain=True)
     return client
+
+
+class _ClosedWhenRefused(ssl.SSLSocket):
+    """Closed by a handshake that fails; paho 2.1 would leave it to the garbage collector."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
 
 
 def stop_thread(client: paho.Client) -> None:

@@ -33,11 +33,7 @@ from linewatch_forwarder.uplinks.iot_core import IotCore
 from linewatch_runtime.mqtt import Connection, Endpoint, Tls, TlsContext
 from linewatch_runtime.spool import Record, SpoolWorker
 
-pytestmark = [
-    pytest.mark.anyio,
-    # paho leaves the socket of a failed handshake to the collector, which closes it at once.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.anyio
 
 LOOK_S = 0.05
 DAY_S = 86_400

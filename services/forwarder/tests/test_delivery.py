@@ -218,8 +218,6 @@ async def test_cloud_refuses_a_device_without_its_certificate(cloud: Cloud) -> N
         assert not uplink.connected.is_set()
 
 
-# paho leaves the socket of a failed handshake to the collector, which closes it at once.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_device_refuses_a_cloud_with_another_certificate(cloud: Cloud, tmp_path: Path) -> None:
     other = Cloud(tmp_path / "other")
     endpoint = Endpoint("localhost", cloud.port, "device", tls=other.endpoint("x").tls)

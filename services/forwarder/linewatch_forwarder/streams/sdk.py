@@ -142,7 +142,7 @@ class _Client(StreamManagerClient):  # type: ignore[misc]  # the SDK has no type
     """
 
     _connected = False
-    ends = False
+    _ends = False
 
     def __init__(self, host: str, port: int, token: str | None) -> None:
         self._token = token
@@ -167,15 +167,20 @@ class _Client(StreamManagerClient):  # type: ignore[misc]  # the SDK has no type
 
     @connected.setter
     def connected(self, value: bool) -> None:
-        is_lost = self._connected and not value and not self.ends
+        is_lost = self._connected and not value and not self._ends
         self._connected = value
         if is_lost:  # ends the SDK's read loop, which would connect again
             raise ConnectionResetError("Stream Manager ended the connection")
 
+    async def _close(self) -> None:
+        # Here and not earlier: until the SDK knows that it is closed, its read loop would connect again when it meets
+        # the end, and nobody would close that connection.
+        self._ends = True
+        await super()._close()
+
 
 def _throw_away(client: _Client) -> None:
     """Closes a client that may hang or fail while it is closed; its thread ends as soon as it can."""
-    client.ends = True
 
     def close() -> None:
         for _ in range(2):  # the first may fail on a dead socket, and then the second ends the client's loop
