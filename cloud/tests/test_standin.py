@@ -32,8 +32,12 @@ def test_it_ends_with_its_parent_workers_included(tmp_path: Path, eventually: Ev
         text=True,
     )
     assert parent.stdout is not None
-    told = json.loads("".join(iter(parent.stdout.readline, "}\n")) + "}")
-    group = int(told["pid"])
+    told = ""
+    while not told.endswith("}\n"):
+        line = parent.stdout.readline()
+        assert line, f"it ended with {parent.wait(60)} after saying {told!r}"
+        told += line
+    group = int(json.loads(told)["pid"])
     assert _group(group)
 
     parent.send_signal(signal.SIGKILL)

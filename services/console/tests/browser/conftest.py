@@ -76,7 +76,7 @@ def opened(browser: Browser, plant: Plant, watch: Watch) -> Iterator[Open]:
     """Signs somebody in, in a browser of their own, and opens an address.
 
     `hour`: of the local day there. Times of another day are longer, so what a page looks like must not hang on when
-    the tests run.
+    the tests run. `zone`: a time zone by name instead. `script`: runs before the page's own.
     """
     contexts = []
 
@@ -87,14 +87,18 @@ def opened(browser: Browser, plant: Plant, watch: Watch) -> Iterator[Open]:
         size: tuple[int, int] = (1440, 900),
         theme: str = "dark",
         hour: int = 14,
+        zone: str | None = None,
+        script: str | None = None,
     ) -> Page:
         context = browser.new_context(
             viewport={"width": size[0], "height": size[1]}, color_scheme=theme, reduced_motion="reduce",
-            storage_state=plant.sessions.get(name), timezone_id=zone_at(hour),
+            storage_state=plant.sessions.get(name), timezone_id=zone or zone_at(hour),
         )  # fmt: skip
         contexts.append(context)
         looked_again(plant.cloud)
         context.set_default_timeout(DEADLINE_MS)
+        if script:
+            context.add_init_script(script)
         page = context.new_page()
         watch.over(page)
         if name in plant.sessions:

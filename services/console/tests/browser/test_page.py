@@ -532,14 +532,9 @@ def test_states_without_content_are_told(opened: Open, plant: Plant, watch: Watc
     expect(page.locator(".empty")).to_contain_text("no such page")
 
 
-def test_clock_that_differs_is_told_and_ages_go_by_the_console(
-    browser: Browser, plant: Plant, opened: Open
-) -> None:
-    opened("Anna Approver").close()
-    context = browser.new_context(storage_state=plant.sessions["Anna Approver"])
-    page = context.new_page()
-    page.add_init_script("{ const real = Date.now; Date.now = () => real() + 3 * 3600 * 1000; }")
-    page.goto(f"{plant.console.url}/#/orders")
+def test_clock_that_differs_is_told_and_ages_go_by_the_console(opened: Open) -> None:
+    ahead = "{ const real = Date.now; Date.now = () => real() + 3 * 3600 * 1000; }"
+    page = opened("Anna Approver", "#/orders", script=ahead)
 
     expect(page.locator(".notices")).to_contain_text(
         re.compile("clock is (3 h|2 h 59 min) ahead of the console's")
@@ -547,7 +542,6 @@ def test_clock_that_differs_is_told_and_ages_go_by_the_console(
     expect(page.locator(f"[data-reference='{scene.WAITING_WINDOW}']")).to_contain_text(
         re.compile(r"2 h 1[2-9] min ago")
     )
-    context.close()
 
 
 def test_prints_the_timeline_without_the_rest(opened: Open) -> None:

@@ -9,7 +9,7 @@ import scene
 from accessibility import faults
 from console_process import wait_for
 from console_stand_in import work_order
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Locator, Page, expect
 from supervisors import Open, Plant, Watch, looked_again
 
 FRAME, WINDOW, CREATED = scene.WAITING_FRAME, scene.WAITING_WINDOW, scene.CREATED
@@ -338,18 +338,12 @@ def test_missed_failure_that_is_refused_names_the_field_as_the_page_does(
 
 
 @pytest.mark.parametrize("zone", ["America/Los_Angeles", "Pacific/Auckland"])
-def test_a_day_is_that_day_in_every_time_zone(
-    browser: Browser, opened: Open, plant: Plant, zone: str
-) -> None:
+def test_a_day_is_that_day_in_every_time_zone(opened: Open, zone: str) -> None:
     """A browser west of Greenwich showed a warranty as ending one day early."""
-    opened("Anna Approver").close()
-    context = browser.new_context(storage_state=plant.sessions["Anna Approver"], timezone_id=zone)
-    page = context.new_page()
-    page.goto(f"{plant.console.url}/#/orders/{FRAME}")
+    page = opened("Anna Approver", f"#/orders/{FRAME}", zone=zone)
 
     expect(page.locator("#view")).to_contain_text("until 31 Aug 2099")
     expect(page.locator("#view")).to_contain_text("14 Sept 2026")
-    context.close()
 
 
 def test_queue_is_filtered_and_searched(opened: Open) -> None:
