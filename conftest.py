@@ -24,6 +24,9 @@ settings.load_profile("linewatch")
 
 @pytest.fixture(scope="module", autouse=True)
 def _leftovers_are_told_here() -> Iterator[None]:
-    """What nobody closed fails the file that left it, not whichever test runs when the collector comes by."""
+    """What nobody closed fails the file that left it, not whichever test runs when the collector comes by.
+
+    But what a fixture of the file's last test holds, which pytest lets go of a moment later.
+    """
     yield
     gc.collect()

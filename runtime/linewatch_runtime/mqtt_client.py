@@ -37,7 +37,7 @@ def new_client(endpoint: Endpoint, subscriptions: Subscriptions, will: Will | No
 
 
 class _ClosedWhenRefused(ssl.SSLSocket):
-    """Closed by a handshake that fails; paho 2.1 would leave it to the garbage collector."""
+    """Closed by a handshake that fails; paho would leave it to the garbage collector."""
 
     def do_handshake(self, block: bool = False) -> None:
         try:

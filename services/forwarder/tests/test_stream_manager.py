@@ -382,6 +382,20 @@ def test_token_comes_from_the_nucleus_or_a_file(
     session.close()
 
 
+def test_request_that_finds_the_connection_lost_makes_no_other(server: StreamManagerServer) -> None:
+    """The SDK's own client would, between our look at it and its own: nobody would be told to look what is there."""
+    client = sdk._Client("127.0.0.1", server.port, None)
+    assert client.list_streams() == []
+    server.drop_connections()
+    wait_for(lambda: not client.connected, "the loss is seen")
+
+    with pytest.raises(ConnectionResetError):
+        client.list_streams()
+
+    assert server.connects == 1
+    client.close()
+
+
 def test_session_that_is_closed_while_the_server_ends_it_makes_no_other(server: StreamManagerServer) -> None:
     """The end may come between our close and the SDK's own, which would connect once more; so, many rounds."""
     rounds = 200

@@ -141,8 +141,7 @@ class _Client(StreamManagerClient):  # type: ignore[misc]  # the SDK has no type
     would be told of, and without the thread that it leaves behind when it can't connect.
     """
 
-    _connected = False
-    _ends = False
+    _has_tried = False
 
     def __init__(self, host: str, port: int, token: str | None) -> None:
         self._token = token
@@ -160,23 +159,13 @@ class _Client(StreamManagerClient):  # type: ignore[misc]  # the SDK has no type
     @auth_token.setter
     def auth_token(self, _: Any) -> None: ...
 
-    @property
-    def connected(self) -> bool:
-        """False from the moment the connection is lost."""
-        return self._connected
-
-    @connected.setter
-    def connected(self, value: bool) -> None:
-        is_lost = self._connected and not value and not self._ends
-        self._connected = value
-        if is_lost:  # ends the SDK's read loop, which would connect again
+    # The SDK's private method under its mangled name: its read loop calls it when the connection is lost, and each
+    # request that finds it lost. What they made would have no generation, and leave the socket before it to nobody.
+    async def _StreamManagerClient__connect(self) -> None:  # noqa: N802
+        if self._has_tried:
             raise ConnectionResetError("Stream Manager ended the connection")
-
-    async def _close(self) -> None:
-        # Here and not earlier: until the SDK knows that it is closed, its read loop would connect again when it meets
-        # the end, and nobody would close that connection.
-        self._ends = True
-        await super()._close()
+        self._has_tried = True
+        await super()._StreamManagerClient__connect()
 
 
 def _throw_away(client: _Client) -> None:
