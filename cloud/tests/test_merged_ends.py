@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from faults.schedule_checks import broken
-from faults.schedule_world import Station, World, world_of
+from faults.schedule_world import Station, World
+from virtual_flow import MACHINE, flow_with, now_of, order_of, says
 
 from api import deciding
 from erp.port import ErpStatus
@@ -19,41 +20,15 @@ from watch.approvals import expire
 from work_orders.order_items import FOR_EVER, WorkOrder, text_of
 from work_orders.sweep import sweep
 
-MACHINE, OTHER = Station("ASSET-0", "line-0"), Station("ASSET-1", "line-0")
+OTHER = Station("ASSET-1", "line-0")
 DAYS = 3650 * 86_400
 MODE = "hpc-degradation"
 
 
 @pytest.fixture
 def world() -> Iterator[World]:
-    with world_of(1, faults=False) as made:
-        for station in (MACHINE, OTHER):
-            station.sequence = 0
-            station.sent.clear()
-            made.stations.append(station)
+    with flow_with(MACHINE, OTHER) as made:
         yield made
-
-
-def says(world: World, *severities: float, of: Station = MACHINE) -> None:
-    """The station's next cycles, and everything that follows at once."""
-    for severity in severities:
-        world.bad_part(of, severity, times=1)
-    world.hub.run_until(world.hub.now + 100)
-
-
-def order_of(world: World, asset_id: str = "ASSET-0") -> WorkOrder:
-    """The asset's newest order."""
-    items = world.dynamodb.scan(TableName=world.tables["WorkOrdersTable"])["Items"]
-    newest = max(
-        (item for item in items if item["asset_id"] == asset_id), key=lambda item: int(item["episode"])
-    )
-    return now_of(world, newest["reference"])
-
-
-def now_of(world: World, reference: str) -> WorkOrder:
-    order = world.desk().orders.get(reference)
-    assert order is not None
-    return order
 
 
 def days_of_records(world: World, reference: str) -> set[Any]:

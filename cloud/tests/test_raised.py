@@ -10,9 +10,10 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from faults.schedule_world import Station, World, world_of
+from faults.schedule_world import Station, World
 from hypothesis import given
 from hypothesis import strategies as st
+from virtual_flow import MACHINE, flow_with, order_of, says
 
 import work_orders.handler
 from api import deciding, telling
@@ -31,35 +32,13 @@ from work_orders.quiet_hours import DAYS, QuietHours
 from work_orders.states import StationStates
 from work_orders.sweep import sweep
 
-MACHINE, OTHER = Station("ASSET-0", "line-0"), Station("ASSET-1", "line-1")
+OTHER = Station("ASSET-1", "line-1")
 
 
 @pytest.fixture
 def world() -> Iterator[World]:
-    with world_of(1, faults=False) as made:
-        for station in (MACHINE, OTHER):
-            station.sequence = 0
-            station.sent.clear()
-            made.stations.append(station)
+    with flow_with(MACHINE, OTHER) as made:
         yield made
-
-
-def says(world: World, *severities: float, of: Station = MACHINE) -> None:
-    """The station's next cycles, and everything that follows at once."""
-    for severity in severities:
-        world.bad_part(of, severity, times=1)
-    world.hub.run_until(world.hub.now + 100)
-
-
-def order_of(world: World, asset_id: str = "ASSET-0") -> WorkOrder:
-    """The asset's newest order."""
-    items = world.dynamodb.scan(TableName=world.tables["WorkOrdersTable"])["Items"]
-    newest = max(
-        (item for item in items if item["asset_id"] == asset_id), key=lambda item: int(item["episode"])
-    )
-    order = world.desk().orders.get(newest["reference"])
-    assert order is not None
-    return order
 
 
 def test_the_rate_limit_does_not_count_an_order_against_itself(world: World) -> None:

@@ -6,13 +6,13 @@ share of its schedules on that engine as well. What it does not know it refuses.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from functools import cache
 from typing import Any
 
 from botocore.exceptions import ClientError
-from faults.schedule_aws import left_out, met_another
+from faults.schedule_aws import Pages, left_out, met_another
 
 Item = dict[str, Any]
 Scope = tuple[Mapping[str, Any], Mapping[str, str], Mapping[str, Any]]
@@ -118,7 +118,7 @@ class MemoryDynamoDb:
         self._step("after BatchGetItem")
         return {"Responses": answer, "UnprocessedKeys": left}
 
-    def get_paginator(self, name: str) -> "Pages":
+    def get_paginator(self, name: str) -> Pages:
         return Pages(getattr(self, name))
 
     def _written(self, action: str, kind: str, request: Mapping[str, Any]) -> Any:
@@ -169,21 +169,6 @@ class _Table:
 
     def key(self, item: Mapping[str, Any]) -> tuple[Any, ...]:
         return tuple(item[name] for name in self.indexes[""] if name)
-
-
-class Pages:
-    """A paginator."""
-
-    def __init__(self, call: Callable[..., Any]) -> None:
-        self._call = call
-
-    def paginate(self, **request: Any) -> Iterator[Any]:
-        while True:
-            page = self._call(**request)
-            yield page
-            if not page.get("LastEvaluatedKey"):
-                return
-            request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
 
 def _keys(schema: Sequence[Mapping[str, str]]) -> tuple[str, str]:
