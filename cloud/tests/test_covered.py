@@ -14,7 +14,7 @@ import pytest
 from faults.schedule_checks import broken
 from faults.schedule_world import Station, World, world_of
 from faults.schedules import _begin, _come_to_rest
-from test_merged_ends import now_of, order_of, says
+from virtual_flow import now_of, order_of, says
 
 from api import deciding
 from api.dossier import Dossier, gather
