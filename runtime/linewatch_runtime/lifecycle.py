@@ -64,3 +64,13 @@ async def in_daemon_thread(function: Callable[[], object]) -> None:
     await done.wait()
     if raised:
         raise raised.pop()
+
+
+async def to_the_end(function: Callable[[], object]) -> None:
+    """Runs a blocking call that cleans up in a thread, and returns when it has ended, also where we are cancelled meanwhile."""
+    cleaning = asyncio.create_task(asyncio.to_thread(function), name="cleaning up")
+    try:
+        await asyncio.shield(cleaning)
+    except asyncio.CancelledError:
+        await asyncio.wait([cleaning])
+        raise

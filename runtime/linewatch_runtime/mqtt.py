@@ -22,14 +22,14 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from linewatch_runtime.lifecycle import in_daemon_thread
+from linewatch_runtime.lifecycle import in_daemon_thread, to_the_end
 from linewatch_runtime.mqtt_client import (
     CONNECT_TIMEOUT_S,
     MOST_IN_FLIGHT,
+    SessionClient,
     message_of,
     new_client,
     packet_size,
-    stop_thread,
 )
 from linewatch_runtime.mqtt_sessions import Sessions
 from linewatch_runtime.mqtt_words import (
@@ -226,22 +226,10 @@ class Connection:
         # Nobody asks for it where we are cancelled before; asyncio would tell of a failure that is none.
         accepted.add_done_callback(lambda one: one.cancelled() or one.exception())
         client = self._new_client(loop, accepted, ended)
-        over = threading.Event()
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.SessionExpiryInterval = self._subscriptions.session_expiry_s
-        properties.ReceiveMaximum = self._subscriptions.receive_maximum
-        clean = self._subscriptions.session_expiry_s == 0
+        await self._open(client)
         self._client = client
         end = _End("")
         try:
-            at = (self.endpoint.host, self.endpoint.port, KEEPALIVE_S)
-
-            def connect() -> None:
-                client.connect(*at, clean_start=clean, properties=properties)
-                if over.is_set() and (late := client.socket()) is not None:  # nobody waits for it any more
-                    late.close()
-
-            await in_daemon_thread(connect)
             client.loop_start()
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await accepted
@@ -259,25 +247,43 @@ class Connection:
             )  # fmt: skip
             return end.by_us
         finally:
-            over.set()
             self.connected.clear()
             self._client = None
             for answer in self._pending.values():
                 if not answer.done():
                     told = f"{self._broker}: the connection broke" + f" ({end.reason})" * bool(end.code)
                     answer.set_exception(NotConnected(told, end.code))
-            with contextlib.suppress(ValueError):
-                client.disconnect()
-            await asyncio.shield(asyncio.to_thread(stop_thread, client))
-            if (left_open := client.socket()) is not None:  # paho closes it only when it is collected
-                left_open.close()
-            # The callbacks hold the client that holds them; without them its thread's sockets go now, not some day.
-            client.on_connect = client.on_subscribe = client.on_message = None
-            client.on_publish = client.on_disconnect = None
+            await to_the_end(client.close)
+
+    async def _open(self, client: SessionClient) -> None:
+        """Sends CONNECT. Where it fails, or nobody waits for it any more, the client is closed."""
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = self._subscriptions.session_expiry_s
+        properties.ReceiveMaximum = self._subscriptions.receive_maximum
+        at = (self.endpoint.host, self.endpoint.port, KEEPALIVE_S)
+        clean = self._subscriptions.session_expiry_s == 0
+        # Two can let go of the client: the call when it is back, and who waits for it. It is closed by the second of them.
+        is_let_go = threading.Lock()
+
+        def connect() -> None:
+            try:
+                client.connect(*at, clean_start=clean, properties=properties)
+            except BaseException:
+                client.close()
+                raise
+            if not is_let_go.acquire(blocking=False):
+                client.close()
+
+        try:
+            await in_daemon_thread(connect)
+        except BaseException:
+            if not is_let_go.acquire(blocking=False):
+                client.close()
+            raise
 
     def _new_client(
         self, loop: asyncio.AbstractEventLoop, accepted: asyncio.Future[None], ended: asyncio.Future[_End]
-    ) -> paho.Client:
+    ) -> SessionClient:
         client = new_client(self.endpoint, self._subscriptions, self._will)
 
         def from_thread(function: Callable[..., None], *arguments: object) -> None:

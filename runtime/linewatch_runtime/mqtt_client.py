@@ -16,9 +16,28 @@ MOST_IN_FLIGHT = 65_535
 """Publishes without an acknowledgement where a broker names no limit of its own (MQTT 5, 3.2.2.3.3)."""
 
 
-def new_client(endpoint: Endpoint, subscriptions: Subscriptions, will: Will | None) -> paho.Client:
+class SessionClient(paho.Client):
+    """A client for one session, which closes its sockets itself; paho's leaves them to the garbage collector."""
+
+    def close(self) -> None:
+        """Says goodbye where a broker still listens, and returns when the thread has ended and its sockets are closed.
+
+        It may block: as long as the thread takes to notice.
+        """
+        with contextlib.suppress(ValueError):
+            self.disconnect()
+        # paho 2.1 looks whether it has a thread, and then joins what may be None by now: the thread's last act.
+        with contextlib.suppress(AttributeError):
+            self.loop_stop()
+        self._reset_sockets()  # the connection's, and the two by which the thread is woken
+        # The callbacks hold the client that holds them; without them it goes now, with its TLS context, not some day.
+        self.on_connect = self.on_subscribe = self.on_message = None
+        self.on_publish = self.on_disconnect = None
+
+
+def new_client(endpoint: Endpoint, subscriptions: Subscriptions, will: Will | None) -> SessionClient:
     """A client without callbacks. Raises OSError or ValueError where a file of the endpoint can't be used."""
-    client = paho.Client(
+    client = SessionClient(
         CallbackAPIVersion.VERSION2, endpoint.client_id, protocol=paho.MQTTv5,
         manual_ack=subscriptions.manual_ack, reconnect_on_failure=False,
     )  # fmt: skip
@@ -45,13 +64,6 @@ class _ClosedWhenRefused(ssl.SSLSocket):
         except BaseException:
             self.close()
             raise
-
-
-def stop_thread(client: paho.Client) -> None:
-    """Returns when the client's thread has ended, as `disconnect` and a broker make it by themselves."""
-    # paho 2.1 looks whether it has a thread, and then joins what may be None by now: the thread's last act.
-    with contextlib.suppress(AttributeError):
-        client.loop_stop()
 
 
 def packet_size(topic: str, payload: bytes, properties: Properties) -> int:

@@ -24,6 +24,7 @@ from linewatch_runtime.mqtt import (
     Subscriptions,
     Will,
 )
+from linewatch_runtime.mqtt_client import SessionClient
 from linewatch_runtime.mqtt_sessions import (
     SESSION_TAKEN_OVER,
     SHORT_SESSIONS,
@@ -485,7 +486,7 @@ async def test_session_that_ends_while_a_publish_is_handed_over_tells_why() -> N
             assert not connection.connected.is_set()
 
 
-class EndsMeanwhile(paho.Client):
+class EndsMeanwhile(SessionClient):
     """Its thread's last act, `_thread = None`, comes when `loop_stop` has looked whether there is one."""
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -512,9 +513,43 @@ async def test_thread_that_ends_while_it_is_stopped_ends_no_service(mosquitto: B
         await task
 
 
+class EndsSlowly(SessionClient):
+    """It is stopped when the test lets it."""
+
+    stopping: threading.Event
+    may_end: threading.Event
+
+    def loop_stop(self) -> paho.MQTTErrorCode:
+        self.stopping.set()
+        self.may_end.wait(60)
+        return super().loop_stop()
+
+
+async def test_stop_while_a_session_ends_leaves_no_socket(mosquitto: Broker) -> None:
+    """Two sockets of paho's stayed open for each session that had just ended by itself when its service was told to stop."""
+    connection = Connection(mosquitto.endpoint("a"))
+    task = asyncio.create_task(connection.run())
+    await until(connection.connected.is_set, "connected")
+    client = connection._client
+    sockets = [client._sockpairR, client._sockpairW, client.socket()]
+    client.__class__ = EndsSlowly
+    client.stopping, client.may_end = threading.Event(), threading.Event()
+    mosquitto.kill()
+    await until(client.stopping.is_set, "its thread is being stopped")
+
+    task.cancel()
+    for _ in range(5):
+        await asyncio.sleep(0)  # the loop turns until the cancellation is delivered
+    client.may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert [one.fileno() for one in sockets] == [-1, -1, -1]
+
+
 async def test_stop_in_the_moment_of_a_connect_tells_of_no_failure(mosquitto: Broker) -> None:
     """asyncio told of "Future exception was never retrieved" on a service's standard error."""
-    loop, told = asyncio.get_running_loop(), []
+    loop, told, sockets = asyncio.get_running_loop(), [], []
     connection = Connection(mosquitto.endpoint("a"))
     make = connection._new_client
 
@@ -524,6 +559,7 @@ async def test_stop_in_the_moment_of_a_connect_tells_of_no_failure(mosquitto: Br
 
         def connects(*to: object, **named: object) -> None:
             connect(*to, **named)
+            sockets.append(client.socket())
             loop.call_soon_threadsafe(task.cancel)
 
         client.connect = connects
@@ -543,6 +579,7 @@ async def test_stop_in_the_moment_of_a_connect_tells_of_no_failure(mosquitto: Br
     finally:
         loop.set_exception_handler(before)
     assert told == []
+    await until(lambda: sockets[0].fileno() == -1, "its socket is closed, by whichever thread let go last")
 
 
 async def test_connection_that_breaks_without_a_word_has_no_reason_code(tmp_path: Path) -> None:
