@@ -14,10 +14,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -61,6 +62,41 @@ async def until(condition: Callable[[], object], what: str, deadline_s: float = 
     while not condition():
         assert time.monotonic() < end, f"not within {deadline_s:g} s: {what}"
         await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def answering(
+    handler: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], **options: Any
+) -> AsyncIterator[int]:
+    """A port of loopback whose connections `handler` takes, until the block ends: then all are closed, the last one, too."""
+    handling: set[asyncio.Task[None]] = set()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        handling.add(task)
+        try:
+            await handler(reader, writer)
+        except asyncio.CancelledError:
+            writer.transport.abort()
+        finally:
+            writer.close()
+            handling.discard(task)
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, **options)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        # A server that is closed between an accept and the task that it makes for it forgets the connection (Python 3.11).
+        for listener in server.sockets:
+            asyncio.get_running_loop().remove_reader(listener.fileno())
+        for _ in range(10):
+            await asyncio.sleep(0)
+        server.close()
+        for task in handling:
+            task.cancel()
+        if handling:
+            await asyncio.wait(handling, timeout=WAIT_S)
 
 
 def listens(port: int) -> bool:

@@ -244,7 +244,10 @@ class NucleusIpc:
             client = _Client(peer)
             with self.changed:
                 self.connections += 1
-                self._clients.append(client)
+                if self._listener is listener:
+                    self._clients.append(client)
+                else:  # stopped in between
+                    peer.close()
                 self.changed.notify_all()
             threading.Thread(target=self._serve, args=(client,), name="ipc client", daemon=True).start()
 

@@ -13,6 +13,7 @@ from cloud_line import DEADLINE_S, Eventually, Line, wait_for
 from linewatch_forwarder.uplinks.batches import Limits, Publish, turn
 from linewatch_plant.erp_simulator import ErpClient
 from linewatch_plant.standin_cloud import StandinCloud
+from linewatch_runtime.mqtt_client import SessionClient
 from linewatch_runtime.records import Record
 
 
@@ -158,8 +159,7 @@ def test_an_event_published_by_mqtt_is_enriched(
     client.publish(f"{topic}/engine", json.dumps(engine), qos=1).wait_for_publish(10)
 
     eventually(lambda: machine.is_stored(event, engine), "both events")
-    client.disconnect()
-    client.loop_stop()
+    client.close()
 
 
 def published(cloud: StandinCloud, topic: str, payload: bytes) -> int:
@@ -171,8 +171,7 @@ def published(cloud: StandinCloud, topic: str, payload: bytes) -> int:
     client.loop_start()
     client.publish(topic, payload, qos=1).wait_for_publish(10)
     wait_for(lambda: codes, "the acknowledgement")
-    client.disconnect()
-    client.loop_stop()
+    client.close()
     return codes[0]
 
 
@@ -231,7 +230,7 @@ def test_basic_ingest_passes_its_rule_and_the_policy_allows_no_other(
 
 def test_a_client_without_certificate_is_refused(cloud: StandinCloud) -> None:
     context = ssl.create_default_context(cafile=str(cloud.ca_file))
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, "stranger", protocol=mqtt.MQTTv5)
+    client = SessionClient(mqtt.CallbackAPIVersion.VERSION2, "stranger", protocol=mqtt.MQTTv5)
     client.tls_set_context(context)
     connected: list[Any] = []
     client.on_connect = lambda *arguments: connected.append(arguments[3])
@@ -244,6 +243,7 @@ def test_a_client_without_certificate_is_refused(cloud: StandinCloud) -> None:
             if client.socket() is None:
                 raise ConnectionRefusedError
 
+    client.close()
     assert connected == []
 
 
@@ -306,7 +306,7 @@ def test_an_order_that_awaits_approval_holds_its_evidence_and_a_rejection_lets_i
     eventually(lambda: shadow_of(cloud, f"{DEVICE}-forwarder", machine) is None, "the evidence's release")
 
 
-def device(cloud: StandinCloud, client_id: str) -> mqtt.Client:
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id, protocol=mqtt.MQTTv5)
+def device(cloud: StandinCloud, client_id: str) -> SessionClient:
+    client = SessionClient(mqtt.CallbackAPIVersion.VERSION2, client_id, protocol=mqtt.MQTTv5)
     client.tls_set(str(cloud.ca_file), str(cloud.certificate_file), str(cloud.key_file))
     return client

@@ -25,6 +25,7 @@ from linewatch_fleet.provisioning.core_policy import policy_document
 from linewatch_fleet.provisioning.devices import checked_names, read_names
 from linewatch_fleet.provisioning.marks import tags
 from linewatch_fleet.provisioning.nucleus import Connection, Runtime, configuration
+from linewatch_runtime.mqtt_client import SessionClient
 from work_orders.policy_data import PATH
 
 CONNECTION = Connection("eu-central-1", "linewatch-dev", "data.example.com", "credentials.example.com")
@@ -657,7 +658,7 @@ def _publishes(cloud: Cloud, uplink: Path, client_id: str, topic: str) -> bool:
     """Whether the account takes a publish from this certificate: MQTT over mutual TLS, acknowledged."""
     taken = threading.Event()
     ended = threading.Event()
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id, protocol=mqtt.MQTTv5)
+    client = SessionClient(mqtt.CallbackAPIVersion.VERSION2, client_id, protocol=mqtt.MQTTv5)
     client.tls_set(str(uplink / "ca.pem"), str(uplink / "certificate.pem"), str(uplink / "key.pem"))
 
     def on_publish(*told: object) -> None:
@@ -671,9 +672,5 @@ def _publishes(cloud: Cloud, uplink: Path, client_id: str, topic: str) -> bool:
     client.connect("localhost", cloud.mqtt_port)
     client.loop_start()
     assert ended.wait(60)
-    client.loop_stop()
-    # Else a collection closes them some day, in whatever test it comes: the callbacks hold the client that holds them.
-    if (left_open := client.socket()) is not None:
-        left_open.close()
-    client.on_publish = client.on_connect = client.on_disconnect = None
+    client.close()
     return taken.is_set()

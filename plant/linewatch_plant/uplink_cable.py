@@ -56,12 +56,13 @@ class UplinkCable:
         except (OSError, ExceptionGroup, asyncio.CancelledError):
             pass  # either end may go at any time; both are closed below
         finally:
+            ends = [end for end in (writer, far) if end is not None]
+            for end in ends:
+                end.transport.abort()
+            for end in ends:
+                with contextlib.suppress(OSError):
+                    await end.wait_closed()
             self._relays.discard(task)
-            for end in (writer, far):
-                if end is not None:
-                    end.transport.abort()
-                    with contextlib.suppress(OSError):
-                        await end.wait_closed()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -43,14 +43,33 @@ async def wait_until(stop: asyncio.Event, seconds: float) -> bool:
 async def in_daemon_thread(function: Callable[[], object]) -> None:
     """Runs a call that may block for long in a thread that the process's end does not wait for.
 
-    `asyncio.to_thread` would hold a stopping process until the call returns. When the wait is cancelled the call goes
-    on alone.
+    `asyncio.to_thread` would hold a stopping process until the call returns, and would not begin it while the executor's
+    threads are all busy. When the wait is cancelled the call goes on alone.
     """
+    done, raised = _begin(function)
+    await done.wait()
+    if raised:
+        raise raised.pop()
+
+
+async def to_the_end(function: Callable[[], object]) -> None:
+    """Runs a blocking call that cleans up, and returns when it has ended, also where we are cancelled meanwhile."""
+    done, raised = _begin(function)
+    try:
+        await done.wait()
+    except asyncio.CancelledError:
+        await done.wait()
+        raise
+    if raised:
+        raise raised.pop()
+
+
+def _begin(function: Callable[[], object]) -> tuple[asyncio.Event, list[BaseException]]:
+    """The call's end, and what it raised. It has begun, whatever is cancelled from here on."""
     loop = asyncio.get_running_loop()
     done = asyncio.Event()
-    raised: list[
-        BaseException
-    ] = []  # taken out again below: a future would keep the error, and all it refers to
+    # Taken out of it again by who raises it: a future would keep the error, and all it refers to.
+    raised: list[BaseException] = []
 
     def call() -> None:
         try:
@@ -61,16 +80,4 @@ async def in_daemon_thread(function: Callable[[], object]) -> None:
             loop.call_soon_threadsafe(done.set)
 
     threading.Thread(target=call, name="blocking call", daemon=True).start()
-    await done.wait()
-    if raised:
-        raise raised.pop()
-
-
-async def to_the_end(function: Callable[[], object]) -> None:
-    """Runs a blocking call that cleans up in a thread, and returns when it has ended, also where we are cancelled meanwhile."""
-    cleaning = asyncio.create_task(asyncio.to_thread(function), name="cleaning up")
-    try:
-        await asyncio.shield(cleaning)
-    except asyncio.CancelledError:
-        await asyncio.wait([cleaning])
-        raise
+    return done, raised

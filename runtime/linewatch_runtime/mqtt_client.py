@@ -2,7 +2,7 @@
 """What paho-mqtt is asked for, and what it does not do itself: one client for one session, sizes, messages."""
 
 import contextlib
-import ssl
+import socket
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
@@ -16,23 +16,37 @@ MOST_IN_FLIGHT = 65_535
 """Publishes without an acknowledgement where a broker names no limit of its own (MQTT 5, 3.2.2.3.3)."""
 
 
+GOODBYE_S = 2.0
+"""For a DISCONNECT to leave. Where the broker reads nothing and the kernel's buffer is full, it can't."""
+
+
 class SessionClient(paho.Client):
     """A client for one session, which closes its sockets itself; paho's leaves them to the garbage collector."""
 
     def close(self) -> None:
-        """Says goodbye where a broker still listens, and returns when the thread has ended and its sockets are closed.
+        """Says goodbye, and returns when the thread has ended and the sockets are closed. Blocks GOODBYE_S or so at most."""
+        try:
+            with contextlib.suppress(ValueError):
+                self.disconnect()
+            self._end_thread()
+        finally:
+            self._reset_sockets()  # the connection's, and the two by which the thread is woken
+            # The callbacks hold the client that holds them; without them it goes now, with its TLS context.
+            self.on_connect = self.on_subscribe = self.on_message = None
+            self.on_publish = self.on_disconnect = None
 
-        It may block: as long as the thread takes to notice.
-        """
-        with contextlib.suppress(ValueError):
-            self.disconnect()
-        # paho 2.1 looks whether it has a thread, and then joins what may be None by now: the thread's last act.
-        with contextlib.suppress(AttributeError):
-            self.loop_stop()
-        self._reset_sockets()  # the connection's, and the two by which the thread is woken
-        # The callbacks hold the client that holds them; without them it goes now, with its TLS context, not some day.
-        self.on_connect = self.on_subscribe = self.on_message = None
-        self.on_publish = self.on_disconnect = None
+    def _end_thread(self) -> None:
+        # Not paho's loop_stop: it joins what may be None by now, the thread's last act, and waits without end.
+        thread = self._thread
+        self._thread_terminate = True
+        if thread is None or not thread.is_alive():
+            return
+        thread.join(GOODBYE_S)
+        if thread.is_alive() and isinstance(connection := self.socket(), socket.socket):
+            with contextlib.suppress(OSError):
+                # Not an SSLSocket's own, which takes its TLS away while the thread uses it.
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
+        thread.join(GOODBYE_S)
 
 
 def new_client(endpoint: Endpoint, subscriptions: Subscriptions, will: Will | None) -> SessionClient:
@@ -47,23 +61,10 @@ def new_client(endpoint: Endpoint, subscriptions: Subscriptions, will: Will | No
         secret = endpoint.password_file.read_text().strip() if endpoint.password_file else None
         client.username_pw_set(endpoint.username, secret)
     if endpoint.tls:
-        context = endpoint.tls.context()
-        context.sslsocket_class = _ClosedWhenRefused
-        client.tls_set_context(context)
+        client.tls_set_context(endpoint.tls.context())
     if will:
         client.will_set(will.topic, will.payload, qos=1, retain=True)
     return client
-
-
-class _ClosedWhenRefused(ssl.SSLSocket):
-    """Closed by a handshake that fails; paho would leave it to the garbage collector."""
-
-    def do_handshake(self, block: bool = False) -> None:
-        try:
-            super().do_handshake(block)
-        except BaseException:
-            self.close()
-            raise
 
 
 def packet_size(topic: str, payload: bytes, properties: Properties) -> int:

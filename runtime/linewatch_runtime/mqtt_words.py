@@ -35,6 +35,26 @@ class NobodySubscribed(MqttError):
     """The broker took the message and dropped it: no subscription matched."""
 
 
+class ClosedWhenRefused(ssl.SSLSocket):
+    """Closed where a connection ends before or in its handshake; else the garbage collector would find it."""
+
+    def do_handshake(self, block: bool = False) -> None:  # noqa: D102 - ssl's own
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
+
+    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:  # noqa: D102 - ssl's own
+        try:
+            return super().recv(buflen, flags)
+        except ConnectionError:
+            # Reset before the handshake: Python 3.11 looks like this whether anybody is there.
+            if self._sslobj is None:  # type: ignore[attr-defined]
+                self.close()
+            raise
+
+
 class TlsContext(Protocol):
     """Who makes the TLS context of the next connection."""
 
@@ -53,6 +73,7 @@ class Tls:
     def context(self) -> ssl.SSLContext:
         """Reads the files anew, so that a renewed certificate is used at the next connection."""
         context = ssl.create_default_context(cafile=str(self.ca_file))
+        context.sslsocket_class = ClosedWhenRefused
         if self.certificate_file:
             context.load_cert_chain(self.certificate_file, self.key_file)
         return context

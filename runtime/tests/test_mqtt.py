@@ -4,15 +4,30 @@ import contextlib
 import gc
 import json
 import signal
+import socket
 import socketserver
+import struct
 import threading
+import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import paho.mqtt.client as paho
 import psutil
 import pytest
-from brokers import MOSQUITTO, Broker, connected, listening, running, skip_without_mosquitto, until, wait_for
+from brokers import (
+    MOSQUITTO,
+    Broker,
+    Cloud,
+    answering,
+    connected,
+    listening,
+    running,
+    skip_without_mosquitto,
+    until,
+    wait_for,
+)
 from prometheus_client import REGISTRY
 
 from linewatch_runtime.mqtt import (
@@ -24,7 +39,7 @@ from linewatch_runtime.mqtt import (
     Subscriptions,
     Will,
 )
-from linewatch_runtime.mqtt_client import SessionClient
+from linewatch_runtime.mqtt_client import SessionClient, new_client
 from linewatch_runtime.mqtt_sessions import (
     SESSION_TAKEN_OVER,
     SHORT_SESSIONS,
@@ -284,12 +299,11 @@ async def test_taken_over_session_is_told_as_an_error(caplog: pytest.LogCaptureF
         writer.write(b"\x20\x03\x00\x00\x00")  # CONNACK: success
         # DISCONNECT: session taken over. Newer brokers send it, mosquitto 2.0.11 and rumqttd just close.
         writer.write(b"\xe0\x02\x8e\x00")
-        writer.close()
 
-    server = await asyncio.start_server(take_over, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    endpoint = Endpoint("127.0.0.1", port, "same", role="taken-over")
-    async with server, connected(endpoint, wait=False) as connection:
+    async with (
+        answering(take_over) as port,
+        connected(Endpoint("127.0.0.1", port, "same", role="taken-over"), wait=False) as connection,
+    ):
         await until(
             lambda: any(one.message == "mqtt_client_id_taken" for one in caplog.records), "it is told"
         )
@@ -487,7 +501,7 @@ async def test_session_that_ends_while_a_publish_is_handed_over_tells_why() -> N
 
 
 class EndsMeanwhile(SessionClient):
-    """Its thread's last act, `_thread = None`, comes when `loop_stop` has looked whether there is one."""
+    """Its thread's last act, `_thread = None`, comes in the moment in which it is told to end."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if name == "_thread" and value is None:
@@ -514,15 +528,15 @@ async def test_thread_that_ends_while_it_is_stopped_ends_no_service(mosquitto: B
 
 
 class EndsSlowly(SessionClient):
-    """It is stopped when the test lets it."""
+    """It is closed when the test lets it."""
 
-    stopping: threading.Event
-    may_end: threading.Event
+    closing: threading.Event
+    may_close: threading.Event
 
-    def loop_stop(self) -> paho.MQTTErrorCode:
-        self.stopping.set()
-        self.may_end.wait(60)
-        return super().loop_stop()
+    def close(self) -> None:
+        self.closing.set()
+        self.may_close.wait(60)
+        super().close()
 
 
 async def test_stop_while_a_session_ends_leaves_no_socket(mosquitto: Broker) -> None:
@@ -533,18 +547,82 @@ async def test_stop_while_a_session_ends_leaves_no_socket(mosquitto: Broker) -> 
     client = connection._client
     sockets = [client._sockpairR, client._sockpairW, client.socket()]
     client.__class__ = EndsSlowly
-    client.stopping, client.may_end = threading.Event(), threading.Event()
+    client.closing, client.may_close = threading.Event(), threading.Event()
     mosquitto.kill()
-    await until(client.stopping.is_set, "its thread is being stopped")
+    await until(client.closing.is_set, "it is being closed")
 
     task.cancel()
     for _ in range(5):
         await asyncio.sleep(0)  # the loop turns until the cancellation is delivered
-    client.may_end.set()
+    client.may_close.set()
     with pytest.raises(asyncio.CancelledError):
         await task
 
     assert [one.fileno() for one in sockets] == [-1, -1, -1]
+
+
+async def test_stop_while_the_broker_reads_nothing_does_not_wait_for_the_goodbye(tmp_path: Path) -> None:
+    """What is on its way fills the kernel's buffers, so that DISCONNECT can't leave: it took the keepalive's 20 s."""
+    skip_without_mosquitto()
+    broker = Broker(MOSQUITTO, tmp_path / "reads-nothing")
+    with running(broker):
+        connection = Connection(broker.endpoint("a"))
+        task = asyncio.create_task(connection.run())
+        await until(connection.connected.is_set, "connected")
+        client = connection._client
+        await stopped(broker)
+        publishes = [asyncio.create_task(connection.publish("in/a", bytes(4 << 20))) for _ in range(16)]
+        await until(lambda: client.want_write() and len(connection._pending) == 16, "its buffers are full")
+        began = time.monotonic()
+
+        task.cancel()
+        await asyncio.wait([task])
+
+        took_s = time.monotonic() - began
+        broker.kill()
+        for publish in publishes:
+            with pytest.raises(NotConnected):
+                await publish
+    assert not client._thread
+    assert took_s < 10, "the promise of a stop"
+
+
+async def test_thread_that_can_not_begin_leaves_no_socket(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_more(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    client = new_client(broker.endpoint("a"), Subscriptions(), None)
+    client.connect("127.0.0.1", broker.port)
+    with monkeypatch.context() as machine:
+        machine.setattr(threading.Thread, "start", no_more)
+        with pytest.raises(RuntimeError):
+            client.loop_start()
+    sockets = [client._sockpairR, client._sockpairW, client.socket()]
+
+    client.close()
+
+    assert [one.fileno() for one in sockets] == [-1, -1, -1]
+
+
+async def test_connection_that_is_reset_before_its_handshake_leaves_no_socket(tmp_path: Path) -> None:
+    """Python 3.11 finds out in `wrap_socket`, and leaves the socket to the garbage collector."""
+    skip_without_mosquitto()
+    with running(Cloud(tmp_path / "cloud")) as cloud, socket.create_server(("127.0.0.1", 0)) as listener:
+        context = cloud.endpoint("a").tls.context()
+        peer = socket.create_connection(listener.getsockname())
+        near, _ = listener.accept()
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        near.close()
+
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            with pytest.raises(OSError, match=r"reset|not connected|EOF"):
+                context.wrap_socket(peer, server_hostname="localhost")
+            gc.collect()
+
+    assert told == []
 
 
 async def test_stop_in_the_moment_of_a_connect_tells_of_no_failure(mosquitto: Broker) -> None:

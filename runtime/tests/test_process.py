@@ -22,7 +22,7 @@ from brokers import until
 
 from linewatch_plant.processes import free_port
 from linewatch_runtime import clocks, health, logs
-from linewatch_runtime.lifecycle import EXIT_NOW, in_daemon_thread, wait_until
+from linewatch_runtime.lifecycle import EXIT_NOW, in_daemon_thread, to_the_end, wait_until
 from linewatch_runtime.telemetry import serve_metrics
 
 
@@ -102,6 +102,45 @@ async def test_blocking_call_gives_its_error_and_can_be_left_alone() -> None:
         await task
 
     left.set()
+
+
+@pytest.mark.anyio
+async def test_cleaning_up_ends_before_who_waits_for_it_though_it_is_cancelled() -> None:
+    may_end, ended = threading.Event(), threading.Event()
+
+    def clean() -> None:
+        may_end.wait(60)
+        ended.set()
+
+    task = asyncio.create_task(to_the_end(clean))
+    await asyncio.sleep(0)
+    task.cancel()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not task.done()
+    may_end.set()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert ended.is_set()
+
+
+def test_cleaning_up_that_began_in_the_last_turn_of_a_loop_is_done() -> None:
+    """The loop's end cancels each task, also one that has not begun."""
+    ended = threading.Event()
+
+    async def cleans() -> None:
+        await to_the_end(ended.set)
+
+    async def ends_at_once() -> None:
+        cleaning.append(asyncio.create_task(cleans()))
+        await asyncio.sleep(0)
+
+    cleaning: list[asyncio.Task[None]] = []
+    asyncio.run(ends_at_once())
+
+    assert ended.wait(60)
 
 
 # --- logs ------------------------------------------------------------------------------------------------------------

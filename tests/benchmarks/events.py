@@ -42,6 +42,8 @@ from faults.sink import Sink, sinking
 from forwarding import Forwarder
 from paho.mqtt.enums import CallbackAPIVersion
 
+from linewatch_runtime.mqtt_client import SessionClient
+
 TOPIC = STATION.topic("inspection")
 GROUP = 200
 IN_FLIGHT = 500
@@ -63,7 +65,7 @@ class Load:
         self.heard: dict[str, float] = {}
         self._ids = ids
         self._subscribed = threading.Event()
-        self._client = paho.Client(
+        self._client = SessionClient(
             CallbackAPIVersion.VERSION2, f"load-{time.monotonic_ns()}", protocol=paho.MQTTv5
         )
         self._client.max_inflight_messages_set(IN_FLIGHT)
@@ -84,8 +86,7 @@ class Load:
         self._client.publish(TOPIC, payload, qos=1)
 
     def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        self._client.close()
 
 
 def _own_id(payload: bytes) -> list[str]:

@@ -11,6 +11,8 @@ import paho.mqtt.client as mqtt
 import pytest
 from brokers import wait_for
 
+from linewatch_runtime.mqtt_client import SessionClient
+
 os.environ.setdefault(
     "TESTCONTAINERS_RYUK_DISABLED", "true"
 )  # its image can't be had everywhere; we clean up ourselves
@@ -52,7 +54,7 @@ class Client:
         self.code = -1
         self._told: dict[int, int] = {}
         self._event = threading.Event()
-        self._client = mqtt.Client(
+        self._client = SessionClient(
             mqtt.CallbackAPIVersion.VERSION2, f"test-{secrets.token_hex(6)}", protocol=mqtt.MQTTv5
         )
         if user:
@@ -80,8 +82,7 @@ class Client:
         wait_for(lambda: number in self._told, "an answer to the subscription", 60)
 
     def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        self._client.close()
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,11 @@ is not.
 """
 
 import asyncio
-import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+
+from brokers import answering
 
 UP, DOWN = "up", "down"
 PUBACK = b"\x40\x02"
@@ -93,24 +94,10 @@ class Gate:
             before = (before + chunk)[-64:]  # a mark may lie in three chunks: one may be a single byte
         raise ConnectionResetError  # one end closed: close both
 
-    async def end(self) -> None:
-        """Ends every relay."""
-        for relay in self._relays:
-            relay.cancel()
-        if self._relays:
-            await asyncio.wait(self._relays, timeout=5)
-
 
 @asynccontextmanager
 async def gate_before(port: int) -> AsyncIterator[Gate]:
     """A gate on a port of its own, before this port of loopback."""
     gate = Gate(port)
-    server = await asyncio.start_server(gate.relay, "127.0.0.1", 0)
-    gate.port = server.sockets[0].getsockname()[1]
-    try:
+    async with answering(gate.relay) as gate.port:
         yield gate
-    finally:
-        server.close()
-        await gate.end()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(server.wait_closed(), 5)

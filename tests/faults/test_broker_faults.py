@@ -46,6 +46,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from linewatch_plant.processes import free_port
 from linewatch_runtime.events import Place
 from linewatch_runtime.mqtt import Endpoint, MqttError, Subscriptions
+from linewatch_runtime.mqtt_client import SessionClient
 from linewatch_runtime.publisher import Publisher
 from linewatch_runtime.spool import Record, Spool, SpoolWorker
 
@@ -514,7 +515,7 @@ async def test_message_that_no_publish_can_carry_is_buried_at_the_door_and_shows
 @contextmanager
 def stranger(endpoint: Endpoint) -> Iterator[None]:
     """Another program with this client id, that comes back at once whenever its session is ended."""
-    client = paho.Client(CallbackAPIVersion.VERSION2, endpoint.client_id, protocol=paho.MQTTv5)
+    client = SessionClient(CallbackAPIVersion.VERSION2, endpoint.client_id, protocol=paho.MQTTv5)
     client.reconnect_delay_set(0.2, 0.2)
     if endpoint.tls:
         client.tls_set_context(endpoint.tls.context())
@@ -523,8 +524,7 @@ def stranger(endpoint: Endpoint) -> Iterator[None]:
     try:
         yield
     finally:
-        client.disconnect()
-        client.loop_stop()
+        client.close()
 
 
 @pytest.mark.parametrize("where", ["listener", "speaker", "uplink"])

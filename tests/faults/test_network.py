@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from brokers import Broker, Child, Listener, connected, listening, running, until
+from brokers import Broker, Child, Listener, answering, connected, listening, running, until
 from faults.far_cloud import FarCloud, far_cloud  # noqa: F401 - a fixture
 from faults.sink import Sink, sinking
 from forwarding import Forwarder, told_state
@@ -171,9 +171,7 @@ async def test_a_hundred_clients_come_back_without_a_storm(
         writer.transport.abort()
 
     monkeypatch.setattr(Sessions, "pause_s", heard)
-    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with server, AsyncExitStack() as stack:
+    async with answering(refuse) as port, AsyncExitStack() as stack:
         for number in range(CLIENTS):
             endpoint = Endpoint("127.0.0.1", port, f"client-{number}")
             await stack.enter_async_context(connected(endpoint, wait=False))

@@ -132,7 +132,7 @@ async def test_backlog_of_four_lines_drains_in_order_while_the_forwarder_is_kill
         await until(lambda: sink.first, "the drain begins")
         making = asyncio.create_task(fresh.keep_making(), name="fresh")
         for kill in range(1, KILLS + 1):
-            await until(lambda: len(sink.first) > len(ids) * kill / (KILLS + 1), "it drains", 300)  # noqa: B023
+            await until(lambda: len(sink.first) > len(ids) * kill / (KILLS + 3), "it drains", 300)  # noqa: B023
             forwarder.kill()
             forwarder.start()
         await until(lambda: not sink.lacks(ids), "the backlog is drained", 600)

@@ -18,6 +18,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from linewatch_plant.processes import free_port
+from linewatch_runtime.mqtt_client import SessionClient
 
 
 def parts_of(events):
@@ -226,7 +227,7 @@ def forwarder(broker, wait):
     class Forwarder:
         def __init__(self):
             self.heard = []
-            self.client = paho.Client(CallbackAPIVersion.VERSION2, "forwarder", protocol=paho.MQTTv5)
+            self.client = SessionClient(CallbackAPIVersion.VERSION2, "forwarder", protocol=paho.MQTTv5)
             self.client.on_message = lambda _c, _u, message: self.heard.append(
                 (message.topic, json.loads(message.payload))
             )
@@ -252,8 +253,7 @@ def forwarder(broker, wait):
 
     made = Forwarder()
     yield made
-    made.client.disconnect()
-    made.client.loop_stop()
+    made.client.close()
 
 
 def is_at_rest(status):

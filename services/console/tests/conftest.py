@@ -9,6 +9,8 @@ from typing import Any
 import paho.mqtt.client as paho
 import pytest
 
+from linewatch_runtime.mqtt_client import SessionClient
+
 sys.path.insert(
     0, str(Path(__file__).parent)
 )  # importlib mode leaves the modules beside the tests out of reach
@@ -39,7 +41,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 
 @pytest.fixture
 def publish(broker: Broker) -> Iterator[Callable[[str, bytes | dict[str, Any]], None]]:
-    client = paho.Client(paho.CallbackAPIVersion.VERSION2, "feeder", protocol=paho.MQTTv5)
+    client = SessionClient(paho.CallbackAPIVersion.VERSION2, "feeder", protocol=paho.MQTTv5)
     client.connect("127.0.0.1", broker.port)
     client.loop_start()
 
@@ -50,8 +52,7 @@ def publish(broker: Broker) -> Iterator[Callable[[str, bytes | dict[str, Any]], 
         assert sent.is_published(), f"the broker did not take it: {topic}"
 
     yield send
-    client.disconnect()
-    client.loop_stop()
+    client.close()
 
 
 @pytest.fixture(scope="module")

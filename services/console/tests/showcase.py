@@ -24,6 +24,7 @@ from console_process import DEADLINE_S, Broker, CloudServer, begun, ended, envir
 from console_stand_in import StandInCloud
 
 from linewatch_console.user_list import HASHER, User, write_users
+from linewatch_runtime.mqtt_client import SessionClient
 
 PASSWORD = "a-password-for-trying"
 ROUND = 40
@@ -49,8 +50,8 @@ def play_on(publish: Publish, evidence_dir: Path, stop: threading.Event) -> None
         )
 
 
-def publisher(port: int) -> tuple[paho.Client, Publish]:
-    client = paho.Client(paho.CallbackAPIVersion.VERSION2, "showcase", protocol=paho.MQTTv5)
+def publisher(port: int) -> tuple[SessionClient, Publish]:
+    client = SessionClient(paho.CallbackAPIVersion.VERSION2, "showcase", protocol=paho.MQTTv5)
     client.connect("127.0.0.1", port)
     client.loop_start()
 
@@ -110,8 +111,7 @@ def main() -> None:
             if console:
                 ended(console)
             if client:
-                client.disconnect()
-                client.loop_stop()
+                client.close()
             cloud.stop()
             broker.stop()
 

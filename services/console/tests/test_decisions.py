@@ -134,7 +134,6 @@ class Silent:
 
     def _take(self, connection: socket.socket) -> None:
         with connection:
-            head = connection.recv(65536)
             body = json.dumps({"error": "not now"}).encode()
             not_now = b"HTTP/1.1 503 x\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s" % (
                 len(body),
@@ -142,6 +141,7 @@ class Silent:
             )
             # The console may hang up before it has read all, as with an answer without end.
             with contextlib.suppress(OSError):
+                head = connection.recv(65536)
                 if head.startswith(b"POST"):
                     self.requests.append(head)
                     self._act(connection)

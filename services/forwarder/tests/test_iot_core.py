@@ -5,7 +5,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from brokers import (
     STATION,
     Cloud,
     Listener,
+    answering,
     connected,
     inspection,
     listening,
@@ -351,31 +352,25 @@ async def test_way_of_64_kbit_per_s_carries_a_backlog_of_many_lines_and_a_large_
 @asynccontextmanager
 async def slow_way(port: int, bytes_per_s: int) -> AsyncIterator[int]:
     """A port of a proxy that carries so much up, and answers at once."""
-    tasks: set[asyncio.Task[None]] = set()
 
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, rate: float) -> None:
-        try:
+        with suppress(OSError):
             while data := await reader.read(1024):
                 await asyncio.sleep(len(data) / rate)  # this is the slowness itself
                 writer.write(data)
                 await writer.drain()
-        finally:
-            writer.close()
+        writer.close()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
-        for way in (carry(reader, far_writer, bytes_per_s), carry(far_reader, writer, 1e9)):
-            tasks.add(asyncio.create_task(way))
+        try:
+            await asyncio.gather(carry(reader, far_writer, bytes_per_s), carry(far_reader, writer, 1e9))
+        finally:
+            far_writer.transport.abort()
 
     # A small window, or the kernel would hide the slowness from the sender.
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=2048)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async with answering(serve, limit=2048) as slow:
+        yield slow
 
 
 async def test_basic_ingest_goes_past_the_broker_to_the_rule(tmp_path: Path, worker: SpoolWorker) -> None:

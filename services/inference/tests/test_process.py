@@ -31,6 +31,7 @@ from tiny_models import described, encoded, make_package, picture, spots_graph
 from linewatch.v1 import inspector_pb2 as messages
 from linewatch.v1 import inspector_pb2_grpc
 from linewatch_plant.processes import free_port
+from linewatch_runtime.mqtt_client import SessionClient
 
 TIMEOUT_S = 60.0
 
@@ -361,7 +362,7 @@ def test_engine_events_reach_the_broker_until_they_are_committed(
     shutil.copytree(own_copy / "models/spots/1.0.0", own_copy / "models/spots/0.9.0")
     heard: dict[str, dict[str, object]] = {}
     statuses: list[dict[str, object]] = []
-    listener = paho.Client(paho.CallbackAPIVersion.VERSION2, "forwarder", protocol=paho.MQTTv5)
+    listener = SessionClient(paho.CallbackAPIVersion.VERSION2, "forwarder", protocol=paho.MQTTv5)
 
     def received(client: paho.Client, _: object, message: paho.MQTTMessage) -> None:
         told = json.loads(message.payload)
@@ -396,8 +397,7 @@ def test_engine_events_reach_the_broker_until_they_are_committed(
         wait_until(lambda: kinds()[-1] == "EngineShutdown", TIMEOUT_S)
         wait_until(lambda: statuses[-1]["state"] == "stopped", TIMEOUT_S)
     finally:
-        listener.disconnect()
-        listener.loop_stop()
+        listener.close()
 
     told = {one["type"]: one for one in heard.values()}
     assert told["ModelLoadSuccess"]["source"] == "/linewatch/v1/plant-1/device/inference"

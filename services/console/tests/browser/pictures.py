@@ -25,6 +25,8 @@ from console_process import DEADLINE_S, Broker, CloudServer, begun, ended, envir
 from console_stand_in import StandInCloud
 from playwright.sync_api import Browser, sync_playwright
 
+from linewatch_runtime.mqtt_client import SessionClient
+
 VIEWS = {
     "board": "#/", "wall": "#/wall", "orders": "#/orders", "order": f"#/orders/{scene.WAITING_FRAME}", "machine": f"#/orders/{scene.WAITING_WINDOW}",
     "why": f"#/orders/{scene.CREATED}/why", "accuracy": "#/accuracy", "device": "#/device",
@@ -60,7 +62,7 @@ def shown_scene() -> Iterator[str]:
         try:
             wait_for("the broker", lambda: console.http.get("/healthz").json()["broker"] == "connected")
             scene.raise_orders(cloud.stand_in, console.evidence_dir)
-            client = paho.Client(paho.CallbackAPIVersion.VERSION2, "feeder", protocol=paho.MQTTv5)
+            client = SessionClient(paho.CallbackAPIVersion.VERSION2, "feeder", protocol=paho.MQTTv5)
             client.connect("127.0.0.1", broker.port)
             client.loop_start()
 
@@ -72,8 +74,7 @@ def shown_scene() -> Iterator[str]:
 
             scene.play(publish, console.evidence_dir)
             yield console.url
-            client.disconnect()
-            client.loop_stop()
+            client.close()
         finally:
             ended(console)
             cloud.stop()

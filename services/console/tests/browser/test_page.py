@@ -33,7 +33,9 @@ def line(line_plant: Plant, broker: Any) -> None:
 
     import paho.mqtt.client as paho
 
-    client = paho.Client(paho.CallbackAPIVersion.VERSION2, "feeder", protocol=paho.MQTTv5)
+    from linewatch_runtime.mqtt_client import SessionClient
+
+    client = SessionClient(paho.CallbackAPIVersion.VERSION2, "feeder", protocol=paho.MQTTv5)
     client.connect("127.0.0.1", broker.port)
     client.loop_start()
 
@@ -42,8 +44,7 @@ def line(line_plant: Plant, broker: Any) -> None:
         client.publish(topic, content, qos=1, retain=topic.endswith("/status")).wait_for_publish(DEADLINE_S)
 
     scene.play(send, line_plant.console.evidence_dir)
-    client.disconnect()
-    client.loop_stop()
+    client.close()
 
 
 @pytest.fixture(params=VIEWS)
