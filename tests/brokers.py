@@ -70,15 +70,17 @@ async def answering(
 ) -> AsyncIterator[int]:
     """A port of loopback whose connections `handler` takes, until the block ends: then all are closed, the last one, too."""
     handling: set[asyncio.Task[None]] = set()
+    writers: list[asyncio.StreamWriter] = []
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         handling.add(task)
+        writers.append(writer)
         try:
             await handler(reader, writer)
         except asyncio.CancelledError:
-            writer.transport.abort()
+            pass  # the block has ended
         finally:
             writer.close()
             handling.discard(task)
@@ -87,7 +89,7 @@ async def answering(
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
-        # A server that is closed between an accept and the task that it makes for it forgets the connection (Python 3.11).
+        # A server that is closed between an accept and the task that it makes for it forgets the connection.
         for listener in server.sockets:
             asyncio.get_running_loop().remove_reader(listener.fileno())
         for _ in range(10):
@@ -97,6 +99,10 @@ async def answering(
             task.cancel()
         if handling:
             await asyncio.wait(handling, timeout=WAIT_S)
+        for writer in writers:
+            writer.transport.abort()  # what nobody reads would keep it open
+        for _ in range(3):
+            await asyncio.sleep(0)
 
 
 def listens(port: int) -> bool:

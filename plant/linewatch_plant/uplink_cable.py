@@ -36,6 +36,11 @@ class UplinkCable:
         """Ends every relay."""
         self.cut()
         if self._server:
+            # A server that is closed between an accept and the task that it makes for it forgets the connection.
+            for listener in self._server.sockets:
+                asyncio.get_running_loop().remove_reader(listener.fileno())
+            for _ in range(10):
+                await asyncio.sleep(0)
             self._server.close()
         if self._relays:
             await asyncio.wait(self._relays, timeout=1.0)
@@ -47,6 +52,7 @@ class UplinkCable:
         task = asyncio.current_task()
         assert task is not None
         self._relays.add(task)
+        task.add_done_callback(self._relays.discard)
         far: asyncio.StreamWriter | None = None
         try:
             far_reader, far = await asyncio.open_connection(*self._target)
@@ -62,7 +68,6 @@ class UplinkCable:
             for end in ends:
                 with contextlib.suppress(OSError):
                     await end.wait_closed()
-            self._relays.discard(task)
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

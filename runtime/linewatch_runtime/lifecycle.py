@@ -53,8 +53,15 @@ async def in_daemon_thread(function: Callable[[], object]) -> None:
 
 
 async def to_the_end(function: Callable[[], object]) -> None:
-    """Runs a blocking call that cleans up, and returns when it has ended, also where we are cancelled meanwhile."""
-    done, raised = _begin(function)
+    """Runs a blocking call that cleans up, and returns when it has ended, also where we are cancelled meanwhile.
+
+    But cancelled twice: then the call goes on alone.
+    """
+    try:
+        done, raised = _begin(function)
+    except RuntimeError:  # no thread is to be had
+        function()
+        return
     try:
         await done.wait()
     except asyncio.CancelledError:

@@ -253,6 +253,7 @@ class Connection:
                 if not answer.done():
                     told = f"{self._broker}: the connection broke" + f" ({end.reason})" * bool(end.code)
                     answer.set_exception(NotConnected(told, end.code))
+            del accepted  # its error holds this frame, and with it the client, until a collection
             await to_the_end(client.close)
 
     async def _open(self, client: SessionClient) -> None:

@@ -17,14 +17,14 @@ MOST_IN_FLIGHT = 65_535
 
 
 GOODBYE_S = 2.0
-"""For a DISCONNECT to leave. Where the broker reads nothing and the kernel's buffer is full, it can't."""
+"""For a DISCONNECT to leave. Where the broker reads nothing, or slowly, and the kernel's buffer is full, it can't."""
 
 
 class SessionClient(paho.Client):
     """A client for one session, which closes its sockets itself; paho's leaves them to the garbage collector."""
 
     def close(self) -> None:
-        """Says goodbye, and returns when the thread has ended and the sockets are closed. Blocks GOODBYE_S or so at most."""
+        """Says goodbye, and returns when the thread has ended and the sockets are closed. Blocks twice GOODBYE_S at most."""
         try:
             with contextlib.suppress(ValueError):
                 self.disconnect()

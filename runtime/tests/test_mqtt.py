@@ -39,7 +39,7 @@ from linewatch_runtime.mqtt import (
     Subscriptions,
     Will,
 )
-from linewatch_runtime.mqtt_client import SessionClient, new_client
+from linewatch_runtime.mqtt_client import SessionClient
 from linewatch_runtime.mqtt_sessions import (
     SESSION_TAKEN_OVER,
     SHORT_SESSIONS,
@@ -587,23 +587,32 @@ async def test_stop_while_the_broker_reads_nothing_does_not_wait_for_the_goodbye
     assert took_s < 10, "the promise of a stop"
 
 
-async def test_thread_that_can_not_begin_leaves_no_socket(
+async def test_machine_without_another_thread_leaves_no_socket(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_more(_thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
+    """Neither paho's thread begins nor one that cleans up; the process ends with the error."""
+    connection, begin = Connection(broker.endpoint("a")), threading.Thread.start
+    clients, make, refused = [], connection._new_client, []
 
-    client = new_client(broker.endpoint("a"), Subscriptions(), None)
-    client.connect("127.0.0.1", broker.port)
+    def made(*arguments: object) -> SessionClient:
+        clients.append(make(*arguments))
+        return clients[0]
+
+    def begins(thread: threading.Thread) -> None:
+        if refused or thread.name.startswith("paho"):
+            refused.append(thread.name)
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    connection._new_client = made
     with monkeypatch.context() as machine:
-        machine.setattr(threading.Thread, "start", no_more)
-        with pytest.raises(RuntimeError):
-            client.loop_start()
-    sockets = [client._sockpairR, client._sockpairW, client.socket()]
+        machine.setattr(threading.Thread, "start", begins)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            await connection.run()
 
-    client.close()
-
-    assert [one.fileno() for one in sockets] == [-1, -1, -1]
+    (client,) = clients
+    assert len(refused) == 2
+    assert [client._sockpairR, client._sockpairW, client.socket()] == [None, None, None]
 
 
 async def test_connection_that_is_reset_before_its_handshake_leaves_no_socket(tmp_path: Path) -> None:
@@ -615,6 +624,7 @@ async def test_connection_that_is_reset_before_its_handshake_leaves_no_socket(tm
         near, _ = listener.accept()
         near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         near.close()
+        gc.collect()  # what others left is not this test's
 
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")

@@ -2,6 +2,7 @@
 """Wires capture: settings, spool, source, inference, evidence, broker; then runs the flow until a signal."""
 
 import asyncio
+import contextlib
 import logging
 import sys
 from collections.abc import AsyncIterator
@@ -36,6 +37,9 @@ log = logging.getLogger("linewatch_capture")
 
 STOP_WITHIN_S = 8.0
 """How long the part in hand may take after a stop. Docker kills after 10 s."""
+
+LAST_WORDS_S = 2.0
+"""How long a stop waits for the broker to take the last status; without it the will says that we are gone."""
 
 
 def main() -> None:
@@ -85,7 +89,9 @@ async def run(
             await asyncio.wait({flow}, timeout=STOP_WITHIN_S)
             flow.cancel()
             progress.leave()
-            await status.publish()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_WORDS_S):
+                    await status.publish()
             for task in around:
                 task.cancel()
     log.info("stopped", extra=dict(progress.counts))

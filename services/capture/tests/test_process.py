@@ -4,11 +4,13 @@
 import contextlib
 import json
 import os
+import signal
 import socket
 import sqlite3
 import subprocess
 import sys
 import threading
+import time
 
 import paho.mqtt.client as paho
 import pytest
@@ -196,6 +198,19 @@ def test_without_broker_and_inference_it_stays_up_and_says_so(capture, folder, i
     assert process.process.poll() is None
     assert not (tmp_path / "heartbeat").exists(), "healthy means that it reaches the device's broker"
     assert process.end() == 0
+
+
+def test_broker_that_answers_nothing_holds_no_stop(capture, folder, spool_file, mosquitto, wait):
+    process = capture(path=folder(3), mqtt_port=mosquitto.port)
+    wait(lambda: '"mqtt_connected"' in process.said() and spool_file.counts().get("sent", 0) >= 3)
+    mosquitto.process.send_signal(signal.SIGSTOP)
+    try:
+        begun = time.monotonic()
+        assert process.end() == 0
+        took_s = time.monotonic() - begun
+    finally:
+        mosquitto.process.send_signal(signal.SIGCONT)
+    assert took_s < 10, "README: stops within 10 s"
 
 
 @pytest.fixture
