@@ -28,6 +28,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from linewatch.v1 import event_pb2, verdict_pb2
 from linewatch_plant.processes import free_port, port_is_free
+from linewatch_plant.uplink_cable import close
 from linewatch_runtime.events import Place, envelope, new_event_id, origin
 from linewatch_runtime.mqtt import Connection, Endpoint, Subscriptions, Tls, Will
 
@@ -89,12 +90,7 @@ async def answering(
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
-        # A server that is closed between an accept and the task that it makes for it forgets the connection.
-        for listener in server.sockets:
-            asyncio.get_running_loop().remove_reader(listener.fileno())
-        for _ in range(10):
-            await asyncio.sleep(0)
-        server.close()
+        await close(server)
         for task in handling:
             task.cancel()
         if handling:

@@ -36,12 +36,7 @@ class UplinkCable:
         """Ends every relay."""
         self.cut()
         if self._server:
-            # A server that is closed between an accept and the task that it makes for it forgets the connection.
-            for listener in self._server.sockets:
-                asyncio.get_running_loop().remove_reader(listener.fileno())
-            for _ in range(10):
-                await asyncio.sleep(0)
-            self._server.close()
+            await close(self._server)
         if self._relays:
             await asyncio.wait(self._relays, timeout=1.0)
 
@@ -68,6 +63,16 @@ class UplinkCable:
             for end in ends:
                 with contextlib.suppress(OSError):
                     await end.wait_closed()
+
+
+async def close(server: asyncio.Server) -> None:
+    """Accepts nobody new; whom the server had accepted has reached its handler when this returns."""
+    # A server that is closed between an accept and the task that it makes for it forgets the connection.
+    for listener in server.sockets:
+        asyncio.get_running_loop().remove_reader(listener.fileno())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    server.close()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 import asyncio
+import gc
+import socket
+import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import pytest
+from brokers import answering
 
 from linewatch_plant.uplink_cable import UplinkCable
 
@@ -19,16 +23,14 @@ async def cable_to_an_echo() -> AsyncIterator[UplinkCable]:
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(1024):
             writer.write(data)
-        await gone(writer)
 
-    server = await asyncio.start_server(echo, "127.0.0.1", 0)
-    cable = UplinkCable("127.0.0.1", server.sockets[0].getsockname()[1])
-    await cable.start()
-    try:
-        yield cable
-    finally:
-        await cable.stop()
-        server.close()
+    async with answering(echo) as port:
+        cable = UplinkCable("127.0.0.1", port)
+        await cable.start()
+        try:
+            yield cable
+        finally:
+            await cable.stop()
 
 
 async def said(cable: UplinkCable, words: bytes) -> bytes:
@@ -62,3 +64,22 @@ def test_a_cut_cable_breaks_what_is_connected_and_refuses_what_comes_until_it_is
             await gone(writer)
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_a_connection_that_comes_in_the_moment_of_its_stop_is_closed(turns: int) -> None:
+    """asyncio forgets whom its server has accepted where that is closed a turn later."""
+
+    async def story() -> None:
+        async with cable_to_an_echo() as cable:
+            with socket.create_connection(("127.0.0.1", cable.port)):
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                await cable.stop()
+
+    gc.collect()  # what others left is not this test's
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        asyncio.run(story())
+        gc.collect()
+    assert told == []
