@@ -157,6 +157,9 @@ async def _engine_events(
         )  # a crash ends the process
     try:
         yield SpooledEvents(worker, place, epoch, publisher.wake)
+        # It knows "stopping" only, and would tell it again behind our last word while we wait for the forwarder.
+        telling.cancel()
+        await asyncio.wait([telling])
         if connection.connected.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LAST_WORDS_S):

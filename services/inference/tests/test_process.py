@@ -412,3 +412,34 @@ def test_engine_events_reach_the_broker_until_they_are_committed(
     assert {"name": "spots", "version": "0.9.0"} in serving["on_disk"], "the version before"
     assert not [one for one in serving["on_disk"] if (one["name"], one["version"]) == ("spots", "1.0.0")]
     assert serving["on_disk_more"] == 0
+
+
+def statuses_heard(port: int, name: str) -> tuple[SessionClient, list[str]]:
+    """A client of the broker and the states of inference that it hears, the retained one first."""
+    states: list[str] = []
+    listener = SessionClient(paho.CallbackAPIVersion.VERSION2, name, protocol=paho.MQTTv5)
+    listener.on_message = lambda _c, _u, message: states.append(json.loads(message.payload)["state"])
+    listener.connect("127.0.0.1", port)
+    listener.subscribe("linewatch/v1/+/device/inference/status", 1)
+    listener.loop_start()
+    return listener, states
+
+
+def test_the_last_status_is_that_it_stopped_also_where_nobody_takes_its_last_events(
+    start: Callable[..., Process], own_copy: Path, broker: int
+) -> None:
+    listener, states = statuses_heard(broker, "console")
+    try:
+        process = start(own_copy, models="spots", mqtt_host="127.0.0.1", mqtt_port=broker)
+        wait_until(lambda: "serving" in states, TIMEOUT_S)
+        # It waits for a forwarder that is not there (LAST_WORDS_S), for longer than from one look at the status to the next.
+        assert process.stop() == 0
+        wait_until(lambda: "stopped" in states, TIMEOUT_S)
+    finally:
+        listener.close()
+    listener, left = statuses_heard(broker, "who comes later")
+    try:
+        wait_until(lambda: bool(left), TIMEOUT_S)
+    finally:
+        listener.close()
+    assert (states[-1], left[0]) == ("stopped", "stopped")
