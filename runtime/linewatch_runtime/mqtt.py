@@ -102,8 +102,8 @@ class Connection:
         """Set while publishing is possible."""
         self.messages: asyncio.Queue[Message] = asyncio.Queue()
         """What came in. Bounded by the broker: it sends no more than `receive_maximum` unacknowledged."""
-        self.on_connected: Callable[[], None] = lambda: None
-        """Called in the event loop at each new session, before `connected` is set."""
+        self.on_connected: list[Callable[[], None]] = []
+        """Called in the event loop at each new session, before `connected` is set; add yours, others may wait for it too."""
 
     @property
     def trouble(self) -> str:
@@ -236,7 +236,8 @@ class Connection:
             log.info("mqtt_connected", extra={"broker": self._broker, "client_id": self.endpoint.client_id})
             self._trouble = ""
             self._sessions.begin(is_kept=self._is_kept)
-            self.on_connected()
+            for call in self.on_connected:
+                call()
             self.connected.set()
             end = await ended
             self._sessions.end(end.code, by_us=end.by_us)

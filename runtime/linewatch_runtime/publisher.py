@@ -40,7 +40,7 @@ class Publisher:
         self._suspects = Suspects()
         self._appended = asyncio.Event()
         self._is_heard = False
-        connection.on_connected = self._begin
+        connection.on_connected.append(self._begin)
 
     def wake(self) -> None:
         """Says that the spool has something new; without it the publisher looks every IDLE_S."""
@@ -81,9 +81,10 @@ class Publisher:
                 due = due[:1]
             # Concurrent, but handed to the client in order: the broker keeps the order of one connection.
             answers = await asyncio.gather(*(self._send(stored) for stored in due))
+            # Before anything is waited for: a session that begins meanwhile has to find it out again.
+            self._is_heard = not any(isinstance(one, (NobodySubscribed, NotConnected)) for one in answers)
             await self._judge(due, answers)
             reasons = {str(answer) for answer in answers if answer is not None}
-            self._is_heard = not any(isinstance(one, (NobodySubscribed, NotConnected)) for one in answers)
             for reason in sorted(reasons - told):
                 log.warning("publish_failed", extra={"reason": reason})
             # Once for each reason, until a round goes through: a broker that refuses us refuses every event.

@@ -92,7 +92,7 @@ async def test_more_messages_than_the_window_arrive_in_order(broker: Broker) -> 
 async def test_connection_comes_back_after_the_broker_was_killed(broker: Broker) -> None:
     async with connected(broker.endpoint("a"), Subscriptions(["in/#"])) as connection:
         sessions = []
-        connection.on_connected = lambda: sessions.append(1)
+        connection.on_connected.append(lambda: sessions.append(1))
 
         broker.kill()
         await until(lambda: not connection.connected.is_set(), "the break is seen")
@@ -423,7 +423,7 @@ async def test_packet_that_the_broker_does_not_take_is_not_sent_and_the_session_
         async with connected(broker.endpoint("a")) as connection:
             assert connection.largest_packet == 1000
             sessions = []
-            connection.on_connected = lambda: sessions.append(1)
+            connection.on_connected.append(lambda: sessions.append(1))
             head = (
                 1 + 2 + 2 + len(topic.encode()) + 2 + 1
             )  # fixed header, topic with its length, packet id, properties
@@ -692,7 +692,7 @@ async def test_session_is_renewed_at_once(mosquitto: Broker, caplog: pytest.LogC
     async with connected(mosquitto.endpoint("a")) as connection:
         for _ in range(10):
             again = asyncio.Event()
-            connection.on_connected = again.set
+            connection.on_connected = [again.set]
             connection.renew()
             await asyncio.wait_for(again.wait(), WAIT_S)
         await until(connection.connected.is_set, "connected")

@@ -2,7 +2,7 @@
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from brokers import (
 )
 from full_disk import fill_to_the_last_page
 
-from linewatch_runtime.mqtt import Connection, Message, NobodySubscribed, Subscriptions
+from linewatch_runtime.mqtt import Connection, Message, NobodySubscribed, Refused, Subscriptions
 from linewatch_runtime.publisher import PUBLISH_WINDOW, Publisher
 from linewatch_runtime.spool import Record, Spool, SpoolWorker
 
@@ -227,6 +227,7 @@ async def test_forwarder_that_subscribes_while_events_pass_hears_them_in_their_o
 
         def __init__(self) -> None:
             self.connected, self.messages = asyncio.Event(), asyncio.Queue[Message]()
+            self.on_connected: list[Callable[[], None]] = []
             self.connected.set()
 
         async def publish(self, _topic: str, payload: bytes, **_how: object) -> None:
@@ -245,6 +246,55 @@ async def test_forwarder_that_subscribes_while_events_pass_hears_them_in_their_o
     finally:
         worker.close()
     assert heard[:20] == [one.payload for one in events]
+
+
+async def test_session_that_begins_while_an_event_is_buried_finds_out_anew_who_listens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[bytes] = []
+
+    class Way:
+        """A broker that refuses the first event; in its next session somebody begins to listen in the middle."""
+
+        def __init__(self) -> None:
+            self.connected, self.messages = asyncio.Event(), asyncio.Queue[Message]()
+            self.on_connected: list[Callable[[], None]] = []
+            self.connected.set()
+            self.answers = iter([Refused("publish", 0x99, "Payload format invalid")])
+            self.is_again = asyncio.Event()
+
+        def begin_again(self) -> None:
+            for call in self.on_connected:
+                call()
+            self.answers = iter([NobodySubscribed("0x10")] * 5)
+            self.is_again.set()
+
+        async def publish(self, _topic: str, payload: bytes, **_how: object) -> None:
+            if (answer := next(self.answers, None)) is not None:
+                raise answer
+            heard.append(payload)
+
+    events = [event(number) for number in range(20)]
+    worker = SpoolWorker(lambda: Spool(tmp_path / "capture.db"))
+    loop, way = asyncio.get_running_loop(), Way()
+    bury = worker.spool.bury
+
+    def slowly(record: Record, reason: str) -> bool:
+        """As a disk that takes longer than the way to a new session."""
+        loop.call_soon_threadsafe(way.begin_again)
+        asyncio.run_coroutine_threadsafe(way.is_again.wait(), loop).result(60)
+        return bury(record, reason)
+
+    monkeypatch.setattr(worker.spool, "bury", slowly)
+    try:
+        await worker.run(worker.spool.append, events)
+        task = asyncio.create_task(Publisher(worker, way).run(), name="publisher")  # type: ignore[arg-type]
+        await until(lambda: len(heard) >= 19, "all others are heard", 60)
+        task.cancel()
+        await asyncio.wait([task])
+    finally:
+        worker.close()
+    assert heard[:19] == [one.payload for one in events[1:]]
 
 
 async def test_all_is_sent_again_after_the_broker_was_killed(broker: Broker, tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ from forwarding import state
 from prometheus_client import REGISTRY
 
 from linewatch_forwarder.delivery import Delivery
+from linewatch_forwarder.evidence.notes import EvidenceNotes
+from linewatch_forwarder.evidence.pins import ShadowPins
 from linewatch_forwarder.streams.embedded import EmbeddedStreams
 from linewatch_forwarder.uplinks.certificates import WARN_BELOW_DAYS, Certificates
 from linewatch_forwarder.uplinks.iot_core import IotCore
@@ -258,6 +260,21 @@ async def test_pair_that_the_cloud_does_not_take_is_tried_by_turns_with_the_one_
         device.renew("device-1-1")
         await until(lambda: device.names[-1] == "device-1-1", "a good one is used", 60)
         assert not uplink.certificate_trouble
+
+
+async def test_renewed_pair_stays_in_use_where_open_orders_are_followed_on_the_same_connection(
+    device: Device, worker: SpoolWorker, tmp_path: Path
+) -> None:
+    """Both wait for each new session; the one that asked last took it from the other, and old and new went by turns."""
+    async with delivering(device, worker, device.watched()) as (uplink, _, _):
+        ShadowPins(uplink._connection, "device-1", EvidenceNotes(tmp_path / "evidence-state"))
+        device.renew("device-1-1")
+        await until(lambda: device.names[-1] == "device-1-1" and uplink.is_connected, "it is used", 60)
+        for sessions in (3, 4, 5):
+            uplink._connection.renew()
+            await until(lambda: len(device.names) == sessions and uplink.is_connected, "a new session", 60)  # noqa: B023
+
+        assert device.names == ["device-1", *["device-1-1"] * 4]
 
 
 async def test_authority_of_the_cloud_changes_without_a_restart(

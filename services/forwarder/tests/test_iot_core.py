@@ -418,4 +418,4 @@ async def heard_from(
 
 
 def _count_sessions(connection: Connection, sessions: list[int]) -> None:
-    connection.on_connected = lambda: sessions.append(1)
+    connection.on_connected.append(lambda: sessions.append(1))

@@ -441,6 +441,30 @@ async def test_what_was_handed_over_settles_after_its_window_and_a_lost_session_
     assert bus.took == ids([first, second]), "the bus, which has it, is not sent it again"
 
 
+async def test_what_was_handed_over_is_lost_with_its_session_also_while_a_turn_waits_for_another_sink(
+    core: Scripted, bus: Scripted
+) -> None:
+    """The flow counts it to the session that is there when the turn ends: what the nucleus forgot would be settled."""
+    core.hands_over, core.resend_window_s = True, WINDOW_S
+    uplink = routed(core, bus)
+    to_core, to_bus = uplink._sinks
+    one = completed()
+    core.gate.clear()
+    assert not (await uplink.send([one])).handed_over, "a slow nucleus"
+    core.gate.set()
+    await until(lambda: to_core.sending is not None and to_core.sending.done(), "it has taken the event")
+
+    bus.gate.clear()
+    turn = asyncio.create_task(uplink.send([engine_event()]))
+    await until(lambda: to_bus.sending is not None, "the turn waits for the bus")
+    core.session += 1
+    bus.gate.set()
+
+    assert (await turn).handed_over == []
+    assert (await uplink.send([one])).handed_over == [one.event_id]
+    assert core.sent == [one.event_id] * 2
+
+
 async def test_older_events_that_come_back_to_a_full_room_go_first_and_nothing_stands_still(
     worker: SpoolWorker, core: Scripted, bus: Scripted, quick: None
 ) -> None:

@@ -92,6 +92,11 @@ class Status:
         self._index = index
         self._told = ""
         self._told_at = 0.0
+        connection.on_connected.append(self._forget)
+
+    def _forget(self) -> None:
+        """A new session: the broker may have told our will since, however short the break was."""
+        self._told = ""
 
     async def run(self, state: Callable[[], str]) -> None:
         """Tells every change, after each reconnect, and every TELL_AGAIN_S; until it is cancelled."""
@@ -105,7 +110,6 @@ class Status:
         told = json.dumps(content)
         now = asyncio.get_running_loop().time()
         if not self._connection.connected.is_set():
-            self._told = ""
             return
         if told == self._told and now - self._told_at < TELL_AGAIN_S:
             return

@@ -5,10 +5,13 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from brokers import Broker, connected, listening, until
 from full_disk import fill_to_the_last_page
 
-from linewatch_inference.engine_events import MOST_ON_DISK, SpooledEvents, content_of, place_of
+from linewatch_inference.engine_events import MOST_ON_DISK, SpooledEvents, Status, content_of, place_of
 from linewatch_inference.repository import IndexEntry
+from linewatch_plant.uplink_cable import UplinkCable
+from linewatch_runtime.mqtt import Endpoint, Will
 from linewatch_runtime.spool import Spool, SpoolWorker
 
 
@@ -30,6 +33,31 @@ async def test_full_or_broken_disk_is_logged_and_the_caller_goes_on(
 
     assert "engine_event_lost" in [one.msg for one in caplog.records]
     worker.close()
+
+
+@pytest.mark.anyio
+async def test_status_is_told_again_after_a_break_that_nobody_saw(mosquitto: Broker) -> None:
+    """The broker told the will meanwhile, and "offline" stood there for half a minute."""
+    place = place_of("plant-1")
+    topic = place.topic("status")
+    cable = UplinkCable("127.0.0.1", mosquitto.port)
+    await cable.start()
+    behind = Endpoint("127.0.0.1", cable.port, "inference")
+    async with (
+        listening(mosquitto.endpoint("console"), topic) as console,
+        connected(behind, will=Will(topic, b'{"state": "offline"}')) as connection,
+    ):
+        status = Status(connection, place, list)
+        await status.tell("serving")
+        cable.cut()
+        await until(lambda: console.last(topic).get("state") == "offline", "the broker tells the will")
+        await until(lambda: not connection.connected.is_set(), "the break is seen")
+        cable.mend()
+        await asyncio.wait_for(connection.connected.wait(), 60)
+
+        await status.tell("serving")
+        await until(lambda: console.last(topic).get("state") == "serving", "it is told again")
+    await cable.stop()
 
 
 def test_the_status_names_fifty_versions_that_rest_and_counts_the_others() -> None:

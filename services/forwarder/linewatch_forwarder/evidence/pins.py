@@ -46,7 +46,7 @@ class ShadowPins:
         self._notes = notes
         self._ask = asyncio.Event()
         self._version = 0
-        connection.on_connected = self._connected
+        connection.on_connected.append(self._connected)
 
     async def run(self) -> None:
         """Follows until it is cancelled."""

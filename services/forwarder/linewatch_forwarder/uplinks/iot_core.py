@@ -63,7 +63,7 @@ class IotCore:
         self._connection = connection
         self._certificates = certificates
         if certificates:
-            connection.on_connected = certificates.accepted
+            connection.on_connected.append(certificates.accepted)
         self._in_hand = asyncio.Lock()
         self._limits = limits
         self._prefix = f"$aws/rules/{ingest_rule}/" if ingest_rule else ""

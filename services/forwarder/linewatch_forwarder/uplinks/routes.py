@@ -95,7 +95,7 @@ class Routes:
 
     async def send(self, records: Sequence[Record]) -> Outcome:
         """Begins what can go, and returns when a sink has answered, after TURN_S at the latest."""
-        outcome = Outcome(took=set())
+        outcome, session = Outcome(took=set()), self.session
         self._end_answered(outcome)
         told = set(
             outcome.answered
@@ -135,6 +135,9 @@ class Routes:
         if not (sending or has_changed or outcome.accepted or outcome.handed_over or outcome.refused):
             # All that was offered has to wait and can't be held: the turn is a rest, or the flow would run hot.
             await _first([sink.becomes_free() for sink in self._sinks if not sink.is_free], REST_S)
+        if session != self.session:
+            # The flow would count them to the session that is there now.
+            outcome.handed_over.clear()
         return outcome
 
     def _begin(self, sink: Sink, routed: Sequence[tuple[Record, list[Sink]]], outcome: Outcome) -> None:
