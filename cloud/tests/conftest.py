@@ -53,7 +53,7 @@ def erp() -> Iterator[ErpClient]:
     wait_for_erp(process, client)
     yield client
     process.terminate()
-    process.wait(10)
+    process.wait(60)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import requests
 from cloud_line import Eventually, Line
 
 from linewatch_plant.erp_simulator import ErpClient
-from linewatch_plant.standin_cloud import StandinCloud
+from linewatch_plant.standin_cloud import ANSWER_S, StandinCloud
 
 BY = {"by": "M. Keller", "reason": "heard it too"}
 
@@ -31,7 +31,7 @@ def references(erp: ErpClient) -> list[str]:
 def test_without_the_token_nobody_gets_in(cloud: StandinCloud, header: str | None) -> None:
     headers = {} if header is None else {"Authorization": header}
 
-    assert requests.get(f"{cloud.api_url}/summary", headers=headers, timeout=30).status_code == 401
+    assert requests.get(f"{cloud.api_url}/summary", headers=headers, timeout=ANSWER_S).status_code == 401
 
 
 def test_the_summary_agrees_with_the_tables(cloud: StandinCloud, awaiting: dict[str, Any]) -> None:

@@ -7,11 +7,17 @@ from typing import Any
 
 import pytest
 from cloud_line import Eventually, Line
+from patient_console import wait_longer
 
 from linewatch.records import Entry, first_fault
 from linewatch_console.cloud_api import CloudApi, CloudRefused
 from linewatch_console.people import Person
 from linewatch_plant.standin_cloud import StandinCloud
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    wait_longer(monkeypatch)
 
 
 @pytest.fixture

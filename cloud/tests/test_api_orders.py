@@ -16,7 +16,7 @@ import requests
 from cloud_line import Eventually, Line
 
 from linewatch_plant.erp_simulator import ErpClient
-from linewatch_plant.standin_cloud import StandinCloud
+from linewatch_plant.standin_cloud import ANSWER_S, StandinCloud
 
 KELLER, YILMAZ = "M. Keller", "A. Yılmaz"
 
@@ -36,7 +36,7 @@ def call(
         "X-Linewatch-User": quote(user),
         "X-Linewatch-Role": role,
     }
-    return requests.request(method, cloud.api_url + path, json=body, headers=headers, timeout=30)
+    return requests.request(method, cloud.api_url + path, json=body, headers=headers, timeout=ANSWER_S)
 
 
 def awaiting(line: Line, eventually: Eventually, severity: float = 0.65) -> dict[str, Any]:
@@ -338,7 +338,7 @@ def test_evidence_is_shown_for_a_minute_and_only_what_an_event_names(
 
     for query in (f"path={path}", f"path={path}&thing=linewatch-plant-1-device-1"):
         answer = call(cloud, "GET", f"/evidence?{query}", role="viewer")
-        assert requests.get(answer.json()["url"], timeout=30).content == content
+        assert requests.get(answer.json()["url"], timeout=ANSWER_S).content == content
         assert "X-Amz-Expires=60" in answer.json()["url"]
 
     for wrong in ("../secret", "a/b.csv", "x", "%00.csv", path.replace(".csv", ".jpg")):
@@ -358,7 +358,7 @@ def test_a_hint_of_the_erp_is_taken_from_whoever_can_sign(cloud: StandinCloud, o
         signature = hmac.new(key.encode(), f"{int(signed_at)}.".encode() + body, hashlib.sha256).hexdigest()
         given = {"X-Linewatch-Signature": f"t={int(signed_at)},v1={signature}"} if key else {}
         return requests.post(
-            f"{cloud.api_url}/erp/events", data=text, headers={**given, **headers}, timeout=30
+            f"{cloud.api_url}/erp/events", data=text, headers={**given, **headers}, timeout=ANSWER_S
         ).status_code
 
     now = time.time()
@@ -391,7 +391,7 @@ def test_a_signed_hint_brings_the_technicians_finding_at_once(
     signature = hmac.new(secret.encode(), f"{signed_at}.".encode() + body, hashlib.sha256).hexdigest()
 
     answer = requests.post(
-        f"{cloud.api_url}/erp/events", data=body, timeout=30,
+        f"{cloud.api_url}/erp/events", data=body, timeout=ANSWER_S,
         headers={"X-Linewatch-Signature": f"t={signed_at},v1={'0' * 64},v1={signature}"},
     )  # fmt: skip
 

@@ -2,7 +2,6 @@
 """The page, the console, the cloud's API and the ERP as one: what a supervisor approves in a browser is one order there."""
 
 import json
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "services" / "console" / "tes
 
 import chromium
 from console_process import Console, begun, ended, environment_in
+from patient_console import patient
 from playwright.sync_api import Page, expect, sync_playwright
 
 from linewatch_plant.erp_simulator import ErpClient
@@ -41,13 +41,7 @@ def console(cloud: StandinCloud, tmp_path: Path) -> Iterator[Console]:
         "CONSOLE_OPERATOR_NAME": "M. Keller",
     }
     (tmp_path / "token").write_text(cloud.api_token)
-    # A machine that is busy answers a decision after more than the 20 s in which the console would call it unclear.
-    (tmp_path / "sitecustomize.py").write_text(
-        "import os\n\nfrom linewatch_console import cloud_api\n\n"
-        "cloud_api.DECISION_TIMEOUT_S = 60.0 if cloud_api.DECISION_TIMEOUT_S == 20.0 else os._exit(9)\n"
-    )
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(tmp_path), environment.get("PYTHONPATH"))))
-    started = begun(environment)
+    started = begun(patient(environment, tmp_path / "patient"))
     yield started
     ended(started)
 

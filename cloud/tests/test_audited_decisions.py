@@ -10,6 +10,7 @@ import pytest
 import requests
 from cloud_line import Eventually, Line
 from operators import operator_of
+from patient_console import wait_longer
 from test_orders import Shop
 
 from erp.port import ErpOrder
@@ -17,9 +18,14 @@ from linewatch_console.audit.log import utc_now
 from linewatch_console.audit.segments import Segments, newest, verify
 from linewatch_console.cloud_api import CloudApi
 from linewatch_console.people import Person
-from linewatch_plant.standin_cloud import StandinCloud
+from linewatch_plant.standin_cloud import ANSWER_S, StandinCloud
 
 KELLER = Person("M. Keller", "approver")
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    wait_longer(monkeypatch)
 
 
 @pytest.fixture
@@ -83,7 +89,7 @@ def test_a_header_that_is_no_digest_is_refused_by_name_and_decides_nothing(
     }  # fmt: skip
     path = f"/work-orders/{order['reference']}"
 
-    refused = requests.post(f"{cloud.api_url}{path}/approve", json={}, headers=headers, timeout=30)
+    refused = requests.post(f"{cloud.api_url}{path}/approve", json={}, headers=headers, timeout=ANSWER_S)
 
     assert (refused.status_code, refused.json()["field"]) == (400, "X-Linewatch-Audit")
     assert cloud.api("GET", path).json()["status"] == "awaiting_approval"

@@ -13,6 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "services" / "console" / "tests"))
 
 from console_process import PASSWORDS, Console, begun, ended, environment_in, users_in
+from patient_console import PATIENT_S, patient
 
 from linewatch_plant.standin_cloud import StandinCloud
 
@@ -25,8 +26,8 @@ def console(cloud: StandinCloud, tmp_path: Path) -> Iterator[Console]:
         "CONSOLE_USERS_FILE": str(users_in(tmp_path)),
     }
     (tmp_path / "token").write_text(cloud.api_token)
-    started = begun(environment)
-    started.http.timeout = 60
+    started = begun(patient(environment, tmp_path / "patient"))
+    started.http.timeout = 2 * PATIENT_S  # a read before each put
     yield started
     ended(started)
 

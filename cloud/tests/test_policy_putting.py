@@ -14,7 +14,7 @@ import pytest
 import requests
 from operators import Operator, operator_of
 
-from linewatch_plant.standin_cloud import StandinCloud
+from linewatch_plant.standin_cloud import ANSWER_S, StandinCloud
 from work_orders import aws
 from work_orders.policies import Policies, PolicyConflictError
 from work_orders.policy_data import PATH
@@ -109,7 +109,7 @@ def test_the_api_refuses_who_has_seen_another_policy(cloud: StandinCloud) -> Non
             "Authorization": f"Bearer {cloud.api_token}", "X-Linewatch-User": quote("A. Keller"),
             "X-Linewatch-Role": "admin", **({"X-Linewatch-Follows": follows} if follows else {}),
         }  # fmt: skip
-        return requests.put(f"{cloud.api_url}/policy", json=body, headers=headers, timeout=60)
+        return requests.put(f"{cloud.api_url}/policy", json=body, headers=headers, timeout=ANSWER_S)
 
     own = uuid.uuid4().int % 10**9
     seen = put(document(f"1.{own}.0"), "").json()["digest"]
