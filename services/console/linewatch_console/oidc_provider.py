@@ -5,6 +5,7 @@ Nothing of a token is believed before its signature, issuer, audience, times and
 when a token names one that is not known, so that the provider may change them at any time.
 """
 
+import asyncio
 import json
 import time
 from collections.abc import Mapping
@@ -74,6 +75,7 @@ class Provider:
         self._metadata: tuple[float, Metadata] | None = None
         self._keys: KeySet | None = None
         self._keys_at = float("-inf")
+        self._reading = asyncio.Lock()
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -137,8 +139,9 @@ class Provider:
                     return jwt.decode(id_token, keys, algorithms=list(ALGORITHMS))
                 except (JoseError, ValueError) as first:
                     error = first
-            if not await self._read_keys():
-                break
+            async with self._reading:  # who comes meanwhile waits for the same keys
+                if self._keys is keys and not await self._read_keys():
+                    break
         raise TokenRefused(f"the ID token's signature does not hold: {_told(error) if error else 'no key'}")
 
     async def _read_keys(self) -> bool:

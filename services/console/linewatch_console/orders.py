@@ -44,6 +44,7 @@ class Orders:
         self._known: OrderedDict[str, OrderEvidence] = OrderedDict()
         self._look_now = asyncio.Event()
         self._orders: list[WorkOrder] = []
+        self._decided = 0
         self._left_out = 0
         self._summary: Summary | None = None
         self._as_of = ""
@@ -57,8 +58,12 @@ class Orders:
         failures = 0
         while self._api is not None:
             self._look_now.clear()
+            decided = self._decided
             try:
-                self._summary, page = await self._api.summary(), await self._api.page({})
+                summary, page = await self._api.summary(), await self._api.page({})
+                if decided != self._decided:
+                    continue  # begun before a decision that the page shows by now: it would take that back
+                self._summary = summary
                 self._orders, self._left_out = page.work_orders, page.left_out
                 for order in self._orders:
                     self._remember(order)
@@ -127,6 +132,7 @@ class Orders:
         except ValidationError as error:
             raise CloudAway("the cloud API's answer is no work order") from error
         self._remember(order)
+        self._decided += 1
         self._orders = [order if one.reference == order.reference else one for one in self._orders]
         self._tell()
         return shown(order)

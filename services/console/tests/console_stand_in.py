@@ -90,8 +90,12 @@ class StandInCloud:
     fails_with: int = 0
     hangs: bool = False
     """Takes decisions and never answers."""
+    holds_list: bool = False
+    """Has read the orders, and does not answer yet."""
     looks: int = 0
     """How often the console has begun to look at it."""
+    lists: int = 0
+    """How often the orders were read for it."""
     suppressed: int = 0
     enriched: int = 0
     pilot: bool = False
@@ -156,6 +160,9 @@ class StandInCloud:
             if all(value in (None, order[name]) for name, value in asked.items())
         ]
         limit = int(request.query_params.get("limit", "50"))
+        self.lists += 1
+        while self.holds_list:  # noqa: ASYNC110 - of another thread
+            await asyncio.sleep(0.01)
         return self._refused(request) or JSONResponse({"work_orders": orders[:limit]})
 
     async def _one(self, request: Request) -> Response:

@@ -5,6 +5,7 @@ Checks what a strict provider checks (redirect address, PKCE, client secret, a c
 oidc-provider-mock, which others wrote.
 """
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -45,6 +46,10 @@ class StandInProvider:
     metadata_changes: dict[str, Any] = field(default_factory=dict)
     codes: dict[str, dict[str, str]] = field(default_factory=dict)
     key_reads: int = 0
+    holds_keys: bool = False
+    """Takes its time over the key set."""
+    tokens: int = 0
+    """How many it has given."""
 
     def app(self) -> Starlette:
         return Starlette(
@@ -68,6 +73,8 @@ class StandInProvider:
 
     async def _keys(self, _request: Request) -> Response:
         self.key_reads += 1
+        while self.holds_keys:  # noqa: ASYNC110 - of another thread
+            await asyncio.sleep(0.01)
         return JSONResponse({"keys": [(self.told_key or self.key).as_dict(private=False)]})
 
     async def _authorize(self, request: Request) -> Response:
@@ -97,6 +104,7 @@ class StandInProvider:
             or form["redirect_uri"] != asked["redirect_uri"]
         ):
             return JSONResponse({"error": "invalid_grant"}, 400)
+        self.tokens += 1
         now = int(time.time())
         claims = {
             "iss": self.url,

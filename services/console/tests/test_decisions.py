@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What people decide, on its way to the cloud and back, and the reports that come from there."""
 
+import asyncio
 import contextlib
 import hashlib
 import json
@@ -11,16 +12,48 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from brokers import until
 from console_process import DEADLINE_S, PASSWORDS, CloudServer, Console, Start, free_port, wait_for
 from console_stand_in import TOKEN, work_order
 
 from linewatch.records import Entry
+from linewatch_console.cloud_api import CloudApi
+from linewatch_console.hub import Hub
+from linewatch_console.orders import Orders
+from linewatch_console.people import Person
 
 
 @pytest.fixture
 def approver(signing: Console) -> Console:
     signing.sign_in("approver", PASSWORDS["approver"])
     return signing
+
+
+@pytest.mark.anyio
+async def test_look_that_was_begun_before_a_decision_does_not_take_it_back(
+    cloud: CloudServer, tmp_path: Path
+) -> None:
+    cloud.stand_in.add(work_order("lw-1"))
+    (tmp_path / "token").write_text(TOKEN)
+    hub, api = Hub(1), CloudApi(f"http://127.0.0.1:{cloud.port}", tmp_path / "token")
+    orders = Orders(api, hub, 0.05)
+    looking = asyncio.create_task(orders.run(), name="orders")
+    await until(lambda: orders.snapshot()["orders"], "the first look")
+    page = hub.attach("")
+    read, cloud.stand_in.holds_list = cloud.stand_in.lists, True
+    await until(lambda: cloud.stand_in.lists > read, "the next one is under way")
+
+    path = "/work-orders/lw-1/approve"
+    orders.changed(await orders.send("approve", path, {}, Person("anna", "approver"), "sha256:00"))
+    read, cloud.stand_in.holds_list = cloud.stand_in.lists, False
+    await until(lambda: cloud.stand_in.lists > read + 1, "looks that began after it")
+    looking.cancel()
+    await asyncio.wait([looking])
+    await orders.close()
+
+    told = [page.queue.get_nowait() or b"" for _ in range(page.queue.qsize())]
+    contents = [json.loads(one.partition(b"\ndata: ")[2]) for one in told]
+    assert {one["orders"][0]["status"] for one in contents} == {"created"}
 
 
 def test_merge_close_and_escape_reach_the_cloud_as_they_were_given(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Signing in with an identity provider: a real one as a process, and one that lies."""
 
+import contextlib
 import json
 import re
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -147,6 +149,24 @@ def test_token_of_another_key_signs_nobody_in(console: Console, provider: StandI
 
     assert sign_in(console).status_code == 403
     assert me(console) is None
+
+
+def test_two_who_come_at_once_are_both_signed_in_with_keys_that_only_one_has_read(
+    console: Console, provider: StandInProvider
+) -> None:
+    second = Console(console.port, console.evidence_dir, console.process)
+    provider.holds_keys = True
+    with ThreadPoolExecutor(2) as pool:
+        answers_of = [pool.submit(sign_in, console)]
+        wait_for("the first waits for the keys", lambda: provider.key_reads == 1)
+        answers_of.append(pool.submit(sign_in, second))
+        wait_for("the second has its token", lambda: provider.tokens == 2)
+        with contextlib.suppress(TimeoutError):  # it waits, too
+            answers_of[1].result(0.5)
+        provider.holds_keys = False
+        assert [one.result(DEADLINE_S).status_code for one in answers_of] == [200, 200]
+    second.http.close()
+    assert provider.key_reads == 1
 
 
 def test_provider_may_change_its_keys_at_any_time(console: Console, provider: StandInProvider) -> None:

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Open work orders hold their evidence: from the cloud's shadow to the file that capture reads, under the real policies."""
 
+import asyncio
 import contextlib
 import hashlib
 import json
 import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import Broker, Child, wait_for
+from brokers import Broker, Child, until, wait_for
 from forwarding import Forwarder
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,8 +22,9 @@ from linewatch_capture.evidence_notes import state_dir_of as captures_state_dir_
 from linewatch_capture.evidence_value import MARKS, Worth
 from linewatch_forwarder.evidence.files import RANKS
 from linewatch_forwarder.evidence.notes import MOST_PINS, EvidenceNotes, state_dir_of
-from linewatch_forwarder.evidence.pins import NotAShadow, read
+from linewatch_forwarder.evidence.pins import NotAShadow, ShadowPins, read
 from linewatch_plant.standin_cloud import REGION, StandinCloud
+from linewatch_runtime.mqtt import Connection, Endpoint, Message
 
 DAY = "20261121"
 
@@ -127,6 +130,44 @@ def test_pins_are_bounded_and_the_newest_stay(root: Path) -> None:
 
     assert len(notes.pins) == MOST_PINS
     assert "0009" not in notes.pins
+
+
+@pytest.mark.anyio
+async def test_version_of_an_ended_session_overtakes_nothing_of_the_next_one(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one may lead to another account, whose shadow counts anew."""
+    notes = EvidenceNotes(state_dir_of(root))
+    connection = Connection(Endpoint("127.0.0.1", 1, "device-1"))
+    pins = ShadowPins(connection, "device-1", notes)
+    pin, is_written, may_go_on = notes.pin, threading.Event(), threading.Event()
+
+    def slowly(event_ids: Collection[str]) -> bool:
+        is_written.set()
+        may_go_on.wait(60)
+        return pin(event_ids)
+
+    def say(session: object, version: int, event_id: str) -> None:
+        desired = {"ASSET-1": {"crack": {"event_ids": [event_id]}}}
+        told = json.dumps({"state": {"desired": desired}, "version": version}).encode()
+        topic = "$aws/things/device-1/shadow/name/work-orders/get/accepted"
+        connection.messages.put_nowait(Message(topic, told, 1, 1, False, {}, session))
+
+    monkeypatch.setattr(notes, "pin", slowly)
+    running = asyncio.create_task(pins.run())
+    say("first", 9, "a-1")
+    await until(is_written.is_set, "the disk is slow")
+    for call in connection.on_connected:
+        call()
+    may_go_on.set()
+    say("second", 1, "b-1")
+    await until(connection.messages.empty, "both are heard")
+    with contextlib.suppress(AssertionError):
+        await until(lambda: notes.pins == {"b-1"}, "the new one holds", 5)
+    running.cancel()
+    await asyncio.wait([running])
+
+    assert notes.pins == {"b-1"}
 
 
 def test_pins_that_cannot_be_written_leave_the_old_ones(root: Path) -> None:

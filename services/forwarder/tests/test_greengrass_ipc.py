@@ -4,9 +4,10 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from brokers import STATION, inspection, until
@@ -20,7 +21,7 @@ from linewatch_forwarder.uplinks import greengrass_ipc
 from linewatch_forwarder.uplinks.greengrass_ipc import GreengrassIpc
 from linewatch_forwarder.uplinks.settings import UplinkSettings
 from linewatch_runtime import nucleus_ipc
-from linewatch_runtime.nucleus_ipc import NucleusIpc
+from linewatch_runtime.nucleus_ipc import NucleusGone, NucleusIpc
 from linewatch_runtime.records import Record
 from linewatch_runtime.spool import Spool, SpoolWorker, StreamLimit
 
@@ -308,6 +309,29 @@ async def test_a_nucleus_that_says_nothing_is_left_after_the_timeout(
         nucleus.hang = False
         await until(lambda: not waiting(worker), "taken and settled", 30)
     assert set(events_of(nucleus.published)) == set(ids)
+
+
+async def test_a_connection_that_ends_late_does_not_end_the_next_ones_session() -> None:
+    """Given up for its silence, a connection tells its own end later; by then there is another one."""
+    ends: list[Callable[[NucleusGone], object]] = []
+
+    class Ipc:
+        socket = "nucleus.socket"
+
+        async def connect(self, gone: Callable[[NucleusGone], object]) -> SimpleNamespace:
+            ends.append(gone)
+            return SimpleNamespace(close=lambda **_: None)
+
+    uplink = GreengrassIpc(Ipc(), 10.0)  # type: ignore[arg-type]
+    running = asyncio.create_task(uplink.run())
+    await until(lambda: uplink.is_connected, "there is a session")
+    ends[0](NucleusGone("it says nothing"))
+    await until(lambda: uplink.is_connected, "there is the next one", 60)
+    ends[0](NucleusGone("it ended the connection"))
+
+    assert (uplink.is_connected, uplink.session) == (True, 1)
+    running.cancel()
+    await asyncio.wait([running])
 
 
 async def test_a_socket_of_before_the_nucleus_restart_names_the_remedy(

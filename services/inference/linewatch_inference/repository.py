@@ -72,6 +72,7 @@ class Repository:
         self._metrics = metrics
         self._changed = threading.Condition()
         self._loading_one = threading.Lock()  # one load at a time: two would need the memory of four models
+        self._telling = threading.Lock()
         self._served: dict[str, dict[str, _Served]] = {}
         self._active: dict[str, str] = {}
         self._loading: set[tuple[str, str]] = set()
@@ -80,7 +81,8 @@ class Repository:
         self.configured: tuple[tuple[str, str], ...] = ()
         """What should be served, (name, version) pairs; version "" for whichever is active."""
         self.on_change: Callable[[], None] = lambda: None
-        """Called after each change of what is served, in the thread that made it."""
+        """Called after each change of what is served, in the thread that made it; one at a time, so that the last one
+        that looks is the last one that tells."""
 
     def open(self, pinned: Sequence[tuple[str, str]]) -> None:
         """Loads (name, version) pairs, version "" for the newest, then lets calls in.
@@ -95,7 +97,7 @@ class Repository:
             for name in beside & self._served.keys():
                 self._active[name] = max(self._served[name], key=version_key)
             self._is_open = True
-        self.on_change()
+        self._tell_change()
 
     def load(self, name: str, version: str = "", *, beside: bool = False) -> Reference:
         """Puts a package into service and makes it the active one of its name; the active one before goes.
@@ -120,14 +122,15 @@ class Repository:
                 self._mark(name, version, loading=False)
             replaced = self._serve(model, beside=beside)
         reference = model.reference
-        for one in ("", version, reference.version):
-            self._refused.pop((name, one), None)
+        with self._changed:
+            for one in ("", version, reference.version):
+                self._refused.pop((name, one), None)
         log.info("model_loaded", extra={"model": name, "version": reference.version, "digest": reference.digest,
                                         "variant": reference.variant, "provider": reference.execution_provider})  # fmt: skip
         self._events.publish("ModelLoadSuccess", reference)
         if replaced:
             self._retire(replaced)
-        self.on_change()
+        self._tell_change()
         return reference
 
     def refuse(self, name: str, version: str, reason: str, *, is_there: bool = True) -> None:
@@ -137,7 +140,8 @@ class Repository:
         """
         if is_there:
             self._metrics.model_refused(name)
-        self._refused[name, version] = reason
+        with self._changed:  # somebody may look at all of them now
+            self._refused[name, version] = reason
         log.error("model_refused", extra={"model": name, "version": version, "reason": reason})
         self._events.publish("ModelLoadError", Reference(name, version, "", "", ""), reason)
 
@@ -171,7 +175,7 @@ class Repository:
                 self._active[name] = max(versions, key=version_key)
         for served in going:
             self._retire(served)
-        self.on_change()
+        self._tell_change()
 
     @contextlib.contextmanager
     def model(self, name: str, version: str = "") -> Iterator[Model]:
@@ -246,13 +250,17 @@ class Repository:
         """New calls meet NotServing from here on; running ones go on."""
         with self._changed:
             self._is_open = False
-        self.on_change()
+        self._tell_change()
 
     def close(self) -> None:
         """Lets every session go. Calls must have ended."""
         with self._changed:
             self._served.clear()
             self._active.clear()
+
+    def _tell_change(self) -> None:
+        with self._telling:
+            self.on_change()
 
     def _open(self, name: str, version: str) -> Model:
         directory = locate(self._source.models_dir, name, version)
@@ -299,7 +307,7 @@ class Repository:
             self._active[name] = before if beside else version
             if not beside and before != version:
                 replaced = versions.pop(before, replaced)
-        self._metrics.model_in_service(model.reference)
+            self._metrics.model_in_service(model.reference)
         return replaced
 
     def _retire(self, served: _Served) -> None:
@@ -311,9 +319,8 @@ class Repository:
                     "model_calls_still_run", extra={"model": reference.name, "version": reference.version}
                 )
             versions = self._served.get(reference.name, {})
-            still_served = [one.model.reference for one in versions.values()]
-        if reference not in still_served:
-            self._metrics.model_out_of_service(reference)
+            if reference not in [one.model.reference for one in versions.values()]:
+                self._metrics.model_out_of_service(reference)
         log.info("model_unloaded", extra={"model": reference.name, "version": reference.version})
 
     def _why_not(self, name: str, version: str) -> str:

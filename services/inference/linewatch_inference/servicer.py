@@ -123,12 +123,16 @@ class InspectorServicer(inspector_pb2_grpc.InspectorServicer):  # type: ignore[m
                     f"{self._stream_limit} streams are open; close one, or raise INFERENCE_STREAM_LIMIT"
                 )
             self._streams[context] = False
+            self._refuse_at_the_end()
 
     def _in_hand(self, context: grpc.ServicerContext, *, busy: bool) -> None:
         with self._lock:
             self._streams[context] = busy
-            if self._is_stopping:
-                raise NotServing("the service is stopping; try again later")
+            self._refuse_at_the_end()
+
+    def _refuse_at_the_end(self) -> None:
+        if self._is_stopping:
+            raise NotServing("the service is stopping; try again later")
 
 
 def _trace(context: grpc.ServicerContext) -> dict[str, object]:

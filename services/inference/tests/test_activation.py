@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which version is served: the active file's. Real packages, a real server; a model component's part is played here."""
 
+import contextlib
 import os
 import shutil
 import threading
@@ -14,8 +15,11 @@ from running_server import Running, wait_until
 from tiny_models import described, encoded, make_package, picture, spots_graph
 
 from linewatch.v1 import inspector_pb2_grpc
+from linewatch_inference import repository
 from linewatch_inference.active_file import ACTIVE
 from linewatch_inference.errors import PackageRefused
+from linewatch_inference.repository import IndexEntry
+from linewatch_inference.verdict import Reference
 from open_inference.v2 import open_inference_pb2
 
 TIMEOUT_S = 60.0
@@ -67,6 +71,84 @@ def digest(running: Running) -> str:
 
 def loads(running: Running) -> int:
     return [event[:2] for event in running.events.heard].count(("ModelLoadSuccess", "spots"))
+
+
+# --- several at once -------------------------------------------------------------------------------------------------
+
+
+def test_refusal_in_the_middle_of_a_look_at_the_index_ends_no_look(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The status looks each second, and whoever asks for a made-up name is refused in another thread."""
+    running.repository.refuse("ghost", "1.0.0", "there is none")
+    running.repository.refuse("ghost", "2.0.0", "there is none")
+    refusals = [
+        threading.Thread(target=running.repository.refuse, args=("ghost", f"3.0.{number}", "there is none"))
+        for number in range(2)
+    ]
+
+    def entry(*values: object, **named: object) -> IndexEntry:
+        if refusals and "UNAVAILABLE" in values:
+            refusing = refusals.pop()
+            refusing.start()
+            refusing.join(0.5)  # it has happened, or it waits until this look is over
+        return IndexEntry(*values, **named)
+
+    monkeypatch.setattr(repository, "IndexEntry", entry)
+    running.repository.index()
+
+    assert not refusals
+    wait_until(lambda: "3.0.0" in {one.version for one in running.repository.index()})
+
+
+def test_last_word_on_health_is_of_the_last_change(running: Running) -> None:
+    told: list[bool] = []
+    looked = threading.Event()
+
+    def tell() -> None:
+        is_serving = running.repository.is_serving
+        if not is_serving:
+            looked.set()
+            with contextlib.suppress(AssertionError):  # that it overtakes us is what must not happen
+                wait_until(lambda: True in told, 1.0)
+        told.append(is_serving)
+
+    for name in ("colours", "wear"):
+        running.repository.unload(name)
+    running.repository.on_change = tell
+    unloading = threading.Thread(target=running.repository.unload, args=("spots",))
+    unloading.start()
+    assert looked.wait(TIMEOUT_S)
+    running.repository.load("spots")
+    unloading.join(TIMEOUT_S)
+
+    assert told == [False, True]
+
+
+def test_version_that_comes_back_while_it_goes_is_counted_as_in_service(
+    serve: Callable[..., Running], two_versions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = serve(two_versions, models="spots:1.0.0")
+    metrics = running.repository._metrics
+    take_out = metrics.model_out_of_service
+    coming_back = threading.Thread(target=running.repository.load, args=("spots", "1.0.0"))
+
+    def in_service() -> set[str]:
+        families = [one for one in running.registry.collect() if one.name == "linewatch_inference_model_info"]
+        return {sample.labels["version"] for one in families for sample in one.samples}
+
+    def slowly(reference: Reference) -> None:
+        if reference.version == "1.0.0" and coming_back.ident is None:
+            coming_back.start()
+            coming_back.join(1.0)  # it is back, or it waits until this one is counted
+        take_out(reference)
+
+    monkeypatch.setattr(metrics, "model_out_of_service", slowly)
+    running.repository.load("spots", "1.1.0")
+    coming_back.join(TIMEOUT_S)
+
+    assert running.repository.version_of("spots") == "1.0.0"
+    assert in_service() == {"1.0.0"}
 
 
 # --- at the start ----------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -46,6 +46,22 @@ def test_message_beyond_the_limit_is_refused(serve: Callable[..., Running], rele
     code, _, _ = refused(running, image_request(bytes(10_000)))
 
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_stream_that_came_in_while_the_streams_were_ended_is_ended_too(running: Running) -> None:
+    """Accepted before the stop and begun behind it: it would hold the stop for as long as parts may drain."""
+    running.server.inspector.stop_streams()
+    caller_leaves = threading.Event()
+
+    def silent() -> Iterator[messages.InspectRequest]:
+        caller_leaves.wait(TIMEOUT_S)
+        yield from ()
+
+    with pytest.raises(grpc.RpcError) as ended:
+        list(running.inspector.InspectStream(silent(), timeout=5.0))
+    caller_leaves.set()
+
+    assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
 def test_stream_answers_in_order_and_goes_on_after_a_bad_part(running: Running) -> None:

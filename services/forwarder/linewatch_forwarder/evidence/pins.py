@@ -46,7 +46,9 @@ class ShadowPins:
         self._notes = notes
         self._ask = asyncio.Event()
         self._version = 0
-        connection.on_connected.append(self._connected)
+        self._session: object = None
+        """In which the version was told: the next one may lead to another account, as after a move."""
+        connection.on_connected.append(self._ask.set)
 
     async def run(self) -> None:
         """Follows until it is cancelled."""
@@ -54,10 +56,6 @@ class ShadowPins:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._asking(), name="ask for pins")
             tasks.create_task(self._listening(), name="hear of pins")
-
-    def _connected(self) -> None:
-        self._version = 0  # a new session may lead to another account, as after a move
-        self._ask.set()
 
     async def _asking(self) -> None:
         while True:
@@ -83,7 +81,7 @@ class ShadowPins:
             except NotAShadow as error:
                 log.error("shadow_not_understood", extra={"topic": message.topic, "reason": str(error)})
                 continue
-            if version < self._version:
+            if message.session is self._session and version < self._version:
                 continue  # overtaken
             try:
                 changed = await asyncio.to_thread(self._notes.pin, event_ids)
@@ -91,7 +89,7 @@ class ShadowPins:
                 # The next change, or the next session, tries again; what is pinned on disk stays.
                 log.error("pins_not_written", extra={"reason": str(error)})
                 continue
-            self._version = version
+            self._session, self._version = message.session, version
             if changed:
                 log.info("pins_changed", extra={"count": len(self._notes.pins)})
             metrics.PINNED.set(len(self._notes.pins))

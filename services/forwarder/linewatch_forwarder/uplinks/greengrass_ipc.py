@@ -78,8 +78,13 @@ class GreengrassIpc:
 
     async def _session(self) -> None:
         """One connection. Raises when it ends, or can't begin."""
-        self._over = over = asyncio.get_running_loop().create_future()
-        client = await self._ipc.connect(self._end)
+        over = asyncio.get_running_loop().create_future()
+        self._over = over
+        try:
+            client = await self._ipc.connect(lambda reason: self._end(over, reason))
+        except BaseException:
+            over.cancel()
+            raise
         try:
             if not over.done():
                 self._client, self._trouble = client, ""
@@ -91,13 +96,13 @@ class GreengrassIpc:
             self._client = None
             client.close(executor_wait=False)
 
-    def _end(self, reason: NucleusGone) -> None:
-        """The session is over: from here on what it took counts as lost."""
-        if self._over and not self._over.done():
+    def _end(self, over: "asyncio.Future[None]", reason: NucleusGone) -> None:
+        """That session is over: from here on what it took counts as lost. A connection may tell so long after it was left."""
+        if not over.done():
             self.session += 1
             self._connected.clear()
             self._client = None
-            self._over.set_exception(reason)
+            over.set_exception(reason)
 
     async def ready(self) -> None:
         """Returns when there is a session with the nucleus."""
@@ -105,8 +110,8 @@ class GreengrassIpc:
 
     async def send(self, records: Sequence[Record]) -> Outcome:
         """Hands over the first publish of each (stream, class), in order on one connection."""
-        session, client = self.session, self._client
-        if client is None:
+        session, client, over = self.session, self._client, self._over
+        if client is None or over is None:
             return Outcome(trouble=self.trouble or "the nucleus is not reached")
         in_sight = {one.event_id for one in records}
         self._alone &= in_sight
@@ -122,7 +127,7 @@ class GreengrassIpc:
             self._judge(publish, given, outcome, is_alone=len(publishes) == 1)
         if any(isinstance(given, TimeoutError) for given in answers):
             # A client whose answer may still come is not asked again.
-            self._end(NucleusGone(told(TimeoutError())))
+            self._end(over, NucleusGone(told(TimeoutError())))
         if session != self.session:
             # The flow would count them to the session that is there now.
             outcome.handed_over.clear()
