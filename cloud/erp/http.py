@@ -25,8 +25,9 @@ from erp.transcript import EXCERPT, Call, Hidden, record
 
 # Of an answer, unpacked. The largest that is asked for is a page of a few orders.
 MAX_BYTES = 2 * 1024 * 1024
-# A connection unused for longer is not trusted: a Lambda is frozen between events, and gateways forget it silently.
-IDLE_S = 30.0
+# A connection unused for longer is not trusted: servers and what stands before them close theirs after 5 s and more, a
+# Lambda is frozen between events, and an order that is posted in the moment of the close is unclear until it was looked up.
+IDLE_S = 2.0
 # Longest time that a Retry-After may ask for; the sweep comes after that anyway.
 MAX_RETRY_AFTER_S = 900.0
 

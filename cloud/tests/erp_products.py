@@ -132,4 +132,4 @@ def serving(product: str, *arguments: str) -> Iterator[Connected]:
         yield Connected(product, simulator, secrets, erp, simulator.url)
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)

@@ -9,6 +9,7 @@ import html
 import inspect
 import json
 import logging
+import math
 import re
 import socket
 import time
@@ -22,6 +23,7 @@ import requests
 from cloud_line import wait_for
 from erp_products import CANARY, HASTY_S, PRODUCTS, Connected, credentials, serving
 
+from erp import http as erp_http
 from erp.port import Erp, ErpAwayError, ErpError, ErpOrder, ErpRefusedError, ErpUnavailableError
 from erp.text import Anchor
 from erp.transcript import Call, recorded
@@ -45,7 +47,7 @@ def _quiet_after(product: Connected) -> Iterator[None]:
 
 
 def _faults(product: Connected) -> Mapping[str, int]:
-    known: dict[str, int] = requests.get(f"{product.url}/admin/faults", timeout=5).json()
+    known: dict[str, int] = requests.get(f"{product.url}/admin/faults", timeout=30).json()
     return known
 
 
@@ -170,10 +172,13 @@ UNCLEAR = (
 
 def _asking(product: Connected, fault: str) -> Erp:
     """The adapter, signed in; in haste where the answer never comes."""
-    is_endless = "hang" in fault or "drip" in fault
-    erp = product.adapter(timeout_s=HASTY_S) if is_endless else product.erp
+    erp = product.adapter(timeout_s=HASTY_S) if _is_endless(fault) else product.erp
     wait_for(lambda: _is_signed_in(erp), "a search that is answered")
     return erp
+
+
+def _is_endless(fault: str) -> bool:
+    return "hang" in fault or "drip" in fault
 
 
 def _is_signed_in(erp: Erp) -> bool:
@@ -188,13 +193,18 @@ def test_an_unclear_answer_may_have_created_and_the_order_is_found(product: Conn
     reference = a_reference()
     erp = _asking(product, fault)
     product.simulator.set_faults(**{fault: 1, "late_ms": 50})
-    began = time.monotonic()
 
-    with pytest.raises(ErpUnavailableError) as told:
-        erp.create(an_order(reference))
+    # What is asked before the order itself, a token or an asset, may be late for one in haste on a busy machine: that is
+    # the clear no of an ERP that is away, and the fault has not struck. A no that was none would end in a second order.
+    for _ in range(10 if _is_endless(fault) else 1):
+        began = time.monotonic()
+        with pytest.raises(ErpUnavailableError) as told:
+            erp.create(an_order(reference))
+        assert time.monotonic() - began < PATIENCE_S
+        if told.value.may_have_created:
+            break
 
     assert told.value.may_have_created
-    assert time.monotonic() - began < PATIENCE_S
     assert wait_for(lambda: product.erp.find_by_reference(reference), "the order that was made")
     assert len(product.kept(reference)) == 1
 
@@ -600,7 +610,8 @@ def test_an_order_is_put_on_no_machine_but_its_own(product: Connected) -> None:
 # --------------------------------------------------------------------------------------------------- bounds and secrets
 
 
-def test_calls_go_over_connections_that_are_kept(product: Connected) -> None:
+def test_calls_go_over_connections_that_are_kept(product: Connected, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(erp_http, "IDLE_S", math.inf)  # however long the test stood still
     before = product.simulator.calls()["connections"]
     erp = product.adapter()
 

@@ -224,6 +224,23 @@ def test_a_connection_that_was_idle_for_long_is_not_used(monkeypatch: pytest.Mon
         assert server.accepted == 2
 
 
+def test_an_order_is_not_posted_on_a_connection_that_its_server_may_be_closing() -> None:
+    """Uvicorn closes one after 5 s: what was posted in that moment was reset, and the order unclear."""
+
+    def handle(connection: socket.socket, _number: int) -> None:
+        while server.read(connection):
+            connection.sendall(OK)
+
+    server = Server(handle)
+    with server.running():
+        http = Http(f"http://127.0.0.1:{server.port}", PATIENT_S, Hidden())
+        http.send("GET", "/")
+        http._used_at -= 4.0
+
+        assert http.send("POST", "/", json_body={}).status == 200
+        assert server.accepted == 2
+
+
 def test_a_private_authority_is_trusted_where_it_is_named_and_only_there(tmp_path: Path) -> None:
     authority, context = _authority(tmp_path)
 
