@@ -98,6 +98,8 @@ class Connection:
         """Bytes of the largest packet that the broker takes in this session, by its CONNACK; 0: it named no limit."""
         self.is_subscribed = False
         """Whether the broker let us subscribe in this session; with `optional` it need not."""
+        self.has_said_last_word = False
+        """To be set once the broker has our last status. Else it tells our will, whatever ends us, a fault of our own too."""
         self.connected = asyncio.Event()
         """Set while publishing is possible."""
         self.messages: asyncio.Queue[Message] = asyncio.Queue()
@@ -255,7 +257,8 @@ class Connection:
                     told = f"{self._broker}: the connection broke" + f" ({end.reason})" * bool(end.code)
                     answer.set_exception(NotConnected(told, end.code))
             del accepted  # its error holds this frame, and with it the client, until a collection
-            await to_the_end(client.close)
+            with_will = self._will is not None and not self.has_said_last_word
+            await to_the_end(lambda: client.close(with_will=with_will))
 
     async def _open(self, client: SessionClient) -> None:
         """Sends CONNECT. Where it fails, or nobody waits for it any more, the client is closed."""

@@ -6,7 +6,9 @@ import socket
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 
 from linewatch_runtime.mqtt_words import Endpoint, Message, Subscriptions, Will
 
@@ -16,6 +18,9 @@ MOST_IN_FLIGHT = 65_535
 """Publishes without an acknowledgement where a broker names no limit of its own (MQTT 5, 3.2.2.3.3)."""
 
 
+WITH_WILL = ReasonCode(PacketTypes.DISCONNECT, identifier=0x04)
+"""Disconnect with will message (MQTT 5, 3.14.2.1)."""
+
 GOODBYE_S = 2.0
 """For a DISCONNECT to leave. Where the broker reads nothing, or slowly, and the kernel's buffer is full, it can't."""
 
@@ -23,11 +28,14 @@ GOODBYE_S = 2.0
 class SessionClient(paho.Client):
     """A client for one session, which closes its sockets itself; paho's leaves them to the garbage collector."""
 
-    def close(self) -> None:
-        """Says goodbye, and returns when the thread has ended and the sockets are closed. Blocks twice GOODBYE_S at most."""
+    def close(self, *, with_will: bool = False) -> None:
+        """Says goodbye, and returns when the thread has ended and the sockets are closed. Blocks twice GOODBYE_S at most.
+
+        `with_will`: the broker is to tell the will, as if we had vanished.
+        """
         try:
             with contextlib.suppress(ValueError):
-                self.disconnect()
+                self.disconnect(WITH_WILL if with_will else None)
             self._end_thread()
         finally:
             self._reset_sockets()  # the connection's, and the two by which the thread is woken

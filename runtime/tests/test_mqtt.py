@@ -280,6 +280,7 @@ async def test_last_will_is_told_when_the_process_vanishes_and_not_when_it_leave
         leaving = Connection(broker.endpoint("leaves"), will=Will("status/b", b'{"state": "offline"}'))
         task = asyncio.create_task(leaving.run())
         await asyncio.wait_for(leaving.connected.wait(), WAIT_S)
+        leaving.has_said_last_word = True
         task.cancel()
         await asyncio.wait([task])
         async with connected(broker.endpoint("vanishes"), will=will) as vanishing:
@@ -291,6 +292,16 @@ async def test_last_will_is_told_when_the_process_vanishes_and_not_when_it_leave
     assert not told.last("status/b")
     async with listening(broker.endpoint("late"), "status/#") as late:
         await until(lambda: late.last("status/a"), "the will is retained")
+
+
+async def test_last_will_is_told_of_who_leaves_without_a_last_word(broker: Broker) -> None:
+    """As after a fault of its own, or where the disk let it say none: its last status would stand there for ever."""
+    will = Will("status/a", json.dumps({"state": "offline"}).encode())
+    async with listening(broker.endpoint("hears"), "status/#") as told:
+        async with connected(broker.endpoint("leaves"), will=will) as leaving:
+            await leaving.publish("status/a", b'{"state": "running"}', retain=True)
+
+        await until(lambda: told.last("status/a") == {"state": "offline"}, "the will is told")
 
 
 async def test_taken_over_session_is_told_as_an_error(caplog: pytest.LogCaptureFixture) -> None:
@@ -533,10 +544,10 @@ class EndsSlowly(SessionClient):
     closing: threading.Event
     may_close: threading.Event
 
-    def close(self) -> None:
+    def close(self, *, with_will: bool = False) -> None:
         self.closing.set()
         self.may_close.wait(60)
-        super().close()
+        super().close(with_will=with_will)
 
 
 async def test_stop_while_a_session_ends_leaves_no_socket(mosquitto: Broker) -> None:

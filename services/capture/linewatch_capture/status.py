@@ -55,14 +55,17 @@ class StatusReporter:
         """One status. Without a broker it is left out; the next one says the same."""
         self._progress.changed.clear()
         try:
-            payload = json.dumps(await self._worker.run(self._status)).encode()
+            told = await self._worker.run(self._status)
         except SpoolTrouble as trouble:
             log.error("status_unreadable", extra={"reason": trouble.detail})
             return
         if not self._connection.connected.is_set():
             return
         try:
-            await self._connection.publish(self._place.topic("status"), payload, retain=True)
+            await self._connection.publish(
+                self._place.topic("status"), json.dumps(told).encode(), retain=True
+            )
+            self._connection.has_said_last_word = told["state"] == OFFLINE
         except MqttError as error:
             log.info("status_not_published", extra={"reason": str(error)})
 

@@ -298,7 +298,15 @@ def test_events_leave_when_the_forwarder_has_them_and_the_status_tells(
     wait(lambda: forwarder.status().get("state") == "stopped")
     assert again.end() == 0
     wait(lambda: forwarder.status().get("detail") == "the process was stopped")
-    assert forwarder.status()["state"] == "offline"
+    before = len(forwarder.heard)
+    forwarder.client.subscribe(
+        "linewatch/v1/plant-1/line-1/station-1/status", options=SubscribeOptions(qos=1)
+    )
+    wait(lambda: len(forwarder.heard) > before)  # as it is retained
+    assert (forwarder.status()["state"], forwarder.status().get("detail")) == (
+        "offline",
+        "the process was stopped",
+    )
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ from linewatch_runtime.records import Record, SpoolFull, StreamState
 
 log = logging.getLogger(__name__)
 
+STOPPED = "stopped"
 STATUS_EVERY_S = 1.0
 EXPIRE_EVERY_S = 60.0
 DEAD_LETTERS_EVERY_S = 5.0
@@ -104,7 +105,7 @@ class Report:
             if self._ready():
                 self._heartbeat.beat()
             await wait_until(stop, STATUS_EVERY_S)
-        await self._tell("stopped")
+        await self._tell(STOPPED)
 
     async def _expire(self) -> None:
         try:
@@ -121,6 +122,7 @@ class Report:
             await self._report_drops()
         try:
             await self._speaker.publish(self._place.topic("status"), payload(look), retain=True)
+            self._speaker.has_said_last_word = state == STOPPED
         except MqttError as error:
             log.debug("status_not_told", extra={"reason": str(error)})
 

@@ -280,6 +280,9 @@ async def test_backlog_grows_while_the_uplink_is_away_and_drains_when_it_is_back
         assert forwarder.runs
         assert forwarder.end(STOP_S) == 0
         await told_state(console, "stopped")
+        async with listening(mosquitto.endpoint("who comes later"), STATUS) as late:
+            await until(lambda: late.last(STATUS), "the last word is retained")
+        assert late.last(STATUS)["state"] == "stopped"
 
         cloud.start()
         async with listening(cloud.endpoint("rule"), *AT_THE_CLOUD) as rule:

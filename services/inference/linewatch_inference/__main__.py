@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 from linewatch_inference.activation import LOOK_EVERY_S, Activation
 from linewatch_inference.admission import Admission
-from linewatch_inference.engine_events import LoggedEvents, SpooledEvents, Status, place_of
+from linewatch_inference.engine_events import STOPPED, LoggedEvents, SpooledEvents, Status, place_of
 from linewatch_inference.inspection import Inspection
 from linewatch_inference.metrics import Metrics
 from linewatch_inference.repository import EngineEvents, Repository, Source
@@ -175,7 +175,7 @@ async def _engine_events(
 
 async def _last_words(status: Status, worker: SpoolWorker) -> None:
     """Says that we stopped, and lets the forwarder take what is still here."""
-    await status.tell("stopped")
+    await status.tell(STOPPED)
     while await worker.run(worker.spool.oldest, 1):  # noqa: ASYNC110 - the publisher settles, there is no event for it
         await asyncio.sleep(0.05)
 

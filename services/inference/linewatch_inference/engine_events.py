@@ -20,6 +20,7 @@ from linewatch_runtime.spool import Record, SpoolFull, SpoolWorker
 log = logging.getLogger(__name__)
 
 STATION = "inference"
+STOPPED = "stopped"
 STATUS_EVERY_S = 1.0
 TELL_AGAIN_S = 30.0
 STORE_TIMEOUT_S = 10.0
@@ -121,6 +122,7 @@ class Status:
             log.debug("status_not_told", extra={"reason": str(error)})
             return
         self._told, self._told_at = told, now
+        self._connection.has_said_last_word = state == STOPPED
 
 
 def content_of(state: str, index: list[IndexEntry]) -> dict[str, object]:
