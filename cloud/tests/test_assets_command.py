@@ -249,6 +249,8 @@ def test_an_unknown_station_is_listed_until_it_has_an_asset_and_then_its_parts_c
 
     eventually(lambda: key in listed(), "the station in the list")
     assert operator.run("assets", "unknown", "test").exit_code == 4
+    # Each worker that enriched one of them notes the station, after it has stored the part; none of them comes later.
+    eventually(cloud.queues_are_empty, "an end of the parts of the unknown station")
     added = asset(77, site="plant-1", line=machine.line)
     assert operator.run("assets", "import", "test", file(tmp_path / "new.csv", added)).exit_code == 0
 

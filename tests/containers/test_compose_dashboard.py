@@ -71,10 +71,13 @@ def test_each_panel_of_the_dashboard_shows_something(prometheus: str, stack: Sta
 
 
 def test_what_is_shown_is_true(prometheus: str, stack: Stack) -> None:
-    models = {
-        one["metric"]["model"]: one["metric"] for one in found(prometheus, "linewatch_inference_model_info")
-    }
-    assert models.keys() == {"pv-el-cells", "turbofan"}
+    def shown_models() -> dict[str, dict[str, str]]:
+        info = found(prometheus, "linewatch_inference_model_info")
+        return {one["metric"]["model"]: one["metric"] for one in info}
+
+    # Prometheus looks now and then: alone, this test comes before its first look.
+    wait_for(lambda: shown_models().keys() == {"pv-el-cells", "turbofan"}, "both models are shown", SOON_S)
+    models = shown_models()
     metadata = json.loads(
         (
             ROOT / "models/pv-el-cells/releases" / models["pv-el-cells"]["version"] / "metadata.json"
@@ -82,8 +85,12 @@ def test_what_is_shown_is_true(prometheus: str, stack: Stack) -> None:
     )
     assert metadata["model_name"] == "pv-el-cells"
     assert models["pv-el-cells"]["provider"] == "CPUExecutionProvider"
+    query = 'sum(linewatch_capture_parts_total{line="line-1"})'
+    wait_for(
+        lambda: any(float(one["value"][1]) for one in found(prometheus, query)), "parts are shown", SOON_S
+    )
     # A later look at the spool can't have fewer parts than an earlier look by Prometheus.
-    (shown,) = found(prometheus, 'sum(linewatch_capture_parts_total{line="line-1"})')
+    (shown,) = found(prometheus, query)
     assert 0 < float(shown["value"][1]) <= stack.spool("capture-line-1")[0]["", "sent"]
 
 
