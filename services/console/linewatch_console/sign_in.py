@@ -14,7 +14,7 @@ from prometheus_client import Counter
 
 from linewatch_console.people import Person, is_name
 from linewatch_console.throttle import Throttle
-from linewatch_console.user_list import LONGEST_PASSWORD, UserList, is_password
+from linewatch_console.user_list import LONGEST_PASSWORD, User, UserList, is_password
 
 MOST_WAITING = 8
 
@@ -103,7 +103,7 @@ class SignIn:
 
     def stands(self, how: str, person: Person, stamp: str) -> bool:
         """Whether somebody who signed in by `how` is still who they were: same role, same password."""
-        return how != "users" or self.users is None or self._stamp(person.name) == stamp
+        return how != "users" or self.users is None or _stamp(self.users.get(person.name)) == stamp
 
     async def _known(self, name: str, offered: str) -> Known | None:
         if self.users is None:
@@ -115,8 +115,9 @@ class SignIn:
         user = self.users.get(name) if is_name(name) else None
         if not await asyncio.to_thread(is_password, user, offered, self.users.any()) or user is None:
             return None
-        return Known(user.person, self._stamp(user.name))
+        # Of whom the password was of: the list may have been read anew meanwhile.
+        return Known(user.person, _stamp(user))
 
-    def _stamp(self, name: str) -> str:
-        user = self.users.get(name) if self.users is not None else None
-        return f"{user.role} {user.password}" if user else ""
+
+def _stamp(user: User | None) -> str:
+    return f"{user.role} {user.password}" if user else ""

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import psutil
@@ -28,8 +29,9 @@ from console_stand_in import work_order
 
 from linewatch_console.people import Person
 from linewatch_console.sessions import MOST_OF_ONE_PERSON, MOST_SESSIONS, Sessions
+from linewatch_console.sign_in import SignIn
 from linewatch_console.throttle import WRONG_PER_NAME_AND_ADDRESS, Throttle
-from linewatch_console.user_list import HASHER, User, read_users, write_users
+from linewatch_console.user_list import HASHER, User, UserList, is_password, read_users, write_users
 
 
 def users(file: Path, *arguments: str, password: str = "") -> subprocess.CompletedProcess[str]:
@@ -37,6 +39,30 @@ def users(file: Path, *arguments: str, password: str = "") -> subprocess.Complet
     return subprocess.run(
         command, input=password + "\n", capture_output=True, text=True, timeout=DEADLINE_S, check=False
     )
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("change", ["removed", "demoted"])
+async def test_sign_in_stands_on_the_list_by_which_it_was_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """The list may change while the password is reckoned: then the session has to end like one from before."""
+    password = "a long enough password"
+    before = User(name="M. Keller", role="admin", password=quick_hash(password))
+    write_users(tmp_path / "users.json", {before.name: before})
+    listed = UserList(tmp_path / "users.json")
+    sign_in = SignIn("users", Throttle(time.monotonic, b"k" * 32), listed, "", "")
+
+    def slowly(user: User | None, offered: str, like: User | None) -> bool:
+        after = {before.name: before.model_copy(update={"role": "viewer"})} if change == "demoted" else {}
+        write_users(tmp_path / "users.json", after)
+        assert listed.look()
+        return is_password(user, offered, like)
+
+    monkeypatch.setattr("linewatch_console.sign_in.is_password", slowly)
+    known = await sign_in.by_password(before.name, password, "127.0.0.1", "")
+
+    assert not sign_in.stands("users", known.person, known.stamp)
 
 
 def test_users_are_added_changed_listed_checked_and_removed(tmp_path: Path) -> None:

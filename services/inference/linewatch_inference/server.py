@@ -34,14 +34,15 @@ class _TlsFiles:
     key: Path
     client_ca: Path | None
 
-    def stamp(self) -> tuple[int, ...]:
-        return tuple(path.stat().st_mtime_ns for path in (self.certificate, self.key, self.client_ca) if path)
+    def read(self) -> tuple[bytes, ...]:
+        return tuple(path.read_bytes() for path in (self.key, self.certificate, self.client_ca) if path)
 
-    def read(self) -> grpc.ServerCertificateConfiguration:
-        client_ca = self.client_ca.read_bytes() if self.client_ca else None
-        return grpc.ssl_server_certificate_configuration(
-            [(self.key.read_bytes(), self.certificate.read_bytes())], root_certificates=client_ca
-        )
+
+def _configuration(read: tuple[bytes, ...]) -> grpc.ServerCertificateConfiguration:
+    key, certificate, *client_ca = read
+    return grpc.ssl_server_certificate_configuration(
+        [(key, certificate)], root_certificates=client_ca[0] if client_ca else None
+    )
 
 
 class Server:
@@ -105,15 +106,16 @@ def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
     if settings.tls_certificate_file is None or settings.tls_key_file is None:
         return None
     files = _TlsFiles(settings.tls_certificate_file, settings.tls_key_file, settings.tls_client_ca_file)
-    seen = [files.stamp()]
+    seen = [files.read()]
 
     def renewed() -> grpc.ServerCertificateConfiguration | None:
-        stamp = files.stamp()
-        if stamp == seen[0]:
+        # By what is in them: a half-written file may have the time of the whole one, and would count as seen.
+        read = files.read()
+        if read == seen[0]:
             return None
-        seen[0] = stamp
-        return files.read()
+        seen[0] = read
+        return _configuration(read)
 
     return grpc.dynamic_ssl_server_credentials(
-        files.read(), renewed, require_client_authentication=files.client_ca is not None
+        _configuration(seen[0]), renewed, require_client_authentication=files.client_ca is not None
     )

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -25,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from nucleus_ipc import NucleusIpc
-from running_server import wait_until
+from running_server import Running, wait_until
 from tiny_models import described, encoded, make_package, picture, spots_graph
 
 from linewatch.v1 import inspector_pb2 as messages
@@ -310,6 +311,33 @@ def test_mutual_tls_lets_only_known_callers_in(
     with grpc.secure_channel(f"localhost:{process.port}", unknown) as channel, pytest.raises(grpc.RpcError):
         health(channel)
     wait_until(lambda: process.healthcheck() == 0)
+
+
+def test_renewed_certificate_is_used_though_somebody_connected_while_it_was_written(
+    serve: Callable[..., Running], released: Path, tmp_path: Path
+) -> None:
+    """The half-written file and the whole one may be of one tick of the disk's clock."""
+    certificate, key = make_certificate(tmp_path)
+    running = serve(released, tls_certificate_file=certificate, tls_key_file=key)
+    (tmp_path / "renewed").mkdir()
+    new_certificate, new_key = make_certificate(tmp_path / "renewed")
+
+    def shown() -> str:
+        try:
+            return ssl.get_server_certificate(("127.0.0.1", running.server.port), timeout=TIMEOUT_S)
+        except OSError:
+            return ""
+
+    before = certificate.read_text()
+    assert shown() == before
+    key.write_bytes(new_key.read_bytes())
+    certificate.write_bytes(b"")
+    tick = certificate.stat().st_mtime_ns
+    assert shown() == before, "the one before, as long as the new one can't be used"
+    certificate.write_bytes(new_certificate.read_bytes())
+    os.utime(certificate, ns=(tick, tick))
+
+    wait_until(lambda: shown() == new_certificate.read_text(), TIMEOUT_S)
 
 
 def make_certificate(directory: Path) -> tuple[Path, Path]:
