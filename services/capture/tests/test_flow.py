@@ -301,7 +301,8 @@ def test_a_stop_ends_the_wait_for_inference(flow, folder, inspector):
     station = flow(path=folder(3))
 
     async def stop_it(stop):
-        await station.until(lambda: station.progress.state == "waiting")
+        # Not by its state: it is "waiting" from its start on.
+        await station.until(lambda: station.progress.detail.startswith("inference: "))
         stop.set()
 
     asyncio.run(station.run(stop_it))
