@@ -134,6 +134,7 @@ def test_held_orders_are_found_in_the_queue_and_stand_before_what_went_on(opened
     later = plant.cloud.orders[HELD] | {"reference": "lw-he1d2", "hold_until": int(time.time() + 7 * 3600)}
     plant.cloud.add(later)
     page = opened("Vera Viewer", "#/orders")
+    expect(page.locator(".row[data-reference='lw-he1d2']")).to_be_visible()
 
     order = page.locator(".row").evaluate_all("(all) => all.map((one) => one.dataset.reference)")
     assert order[2:4] == [HELD, "lw-he1d2"], "after those that wait for a person, the next to go on first"
