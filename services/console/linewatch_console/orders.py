@@ -133,6 +133,7 @@ class Orders:
             raise CloudAway("the cloud API's answer is no work order") from error
         self._remember(order)
         self._decided += 1
+        self._look_now.set()  # it may be older than what the last look told
         self._orders = [order if one.reference == order.reference else one for one in self._orders]
         self._tell()
         return shown(order)

@@ -56,6 +56,39 @@ async def test_look_that_was_begun_before_a_decision_does_not_take_it_back(
     assert {one["orders"][0]["status"] for one in contents} == {"created"}
 
 
+@pytest.mark.anyio
+async def test_answer_that_comes_behind_a_newer_look_is_looked_at_again(
+    cloud: CloudServer, tmp_path: Path
+) -> None:
+    """It is shown once the audit log has it, and a disk may take longer than the cloud takes to go on."""
+    cloud.stand_in.add(work_order("lw-1"))
+    (tmp_path / "token").write_text(TOKEN)
+    api = CloudApi(f"http://127.0.0.1:{cloud.port}", tmp_path / "token")
+    orders = Orders(api, Hub(1), 3600.0)
+    looking = asyncio.create_task(orders.run(), name="orders")
+
+    def status() -> str:
+        return "".join(one["status"] for one in orders.snapshot()["orders"])
+
+    await until(status, "the first look")
+    cloud.stand_in.holds_list = True
+    path = "/work-orders/lw-1/approve"
+    answer = await orders.send("approve", path, {}, Person("anna", "approver"), "sha256:00")
+    cloud.stand_in.orders["lw-1"] |= {"status": "closed"}
+    cloud.stand_in.holds_list = False
+    await until(lambda: status() in {"created", "closed"}, "the look that follows a decision")
+    read = cloud.stand_in.lists
+
+    orders.changed(answer)
+
+    await until(
+        lambda: cloud.stand_in.lists > read and status() == "closed", "the one that follows its answer"
+    )
+    looking.cancel()
+    await asyncio.wait([looking])
+    await orders.close()
+
+
 def test_merge_close_and_escape_reach_the_cloud_as_they_were_given(
     approver: Console, cloud: CloudServer
 ) -> None:

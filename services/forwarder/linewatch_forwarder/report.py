@@ -3,6 +3,7 @@
 
 import asyncio
 import datetime
+import itertools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -84,7 +85,7 @@ class Report:
         self._epoch = epoch
         self._retentions = retentions
         self._beside = beside
-        self._sequence = 0
+        self._sequence = itertools.count(1)
         self._unavailable = False
         self._connected = False
         self._since, self._since_monotonic = _now(), time.monotonic()
@@ -197,10 +198,10 @@ class Report:
 
     def dropped_event(self, stream: str, reason: str, count: int) -> Record:
         """The event that tells the cloud of a loss."""
-        self._sequence += 1
-        event_id = new_event_id()
+        # Several streams may tell at once, each in its own thread.
+        sequence, event_id = next(self._sequence), new_event_id()
         data = event_pb2.EventsDropped(
-            origin=origin(self._place, self._epoch, self._sequence), stream=stream, count=count, reason=reason
+            origin=origin(self._place, self._epoch, sequence), stream=stream, count=count, reason=reason
         )
         log.warning("events_dropped", extra={"stream": stream, "reason": reason, "count": count})
         event = envelope(event_id, "EventsDropped", self._place, data)

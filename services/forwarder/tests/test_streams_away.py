@@ -2,6 +2,8 @@
 """What is told, and how often, while the streams can't be asked."""
 
 import asyncio
+import json
+import threading
 
 import pytest
 from brokers import STATION, until
@@ -14,6 +16,7 @@ from linewatch_forwarder.report import Report
 from linewatch_forwarder.retention import Retentions
 from linewatch_forwarder.streams.embedded import EmbeddedStreams
 from linewatch_forwarder.streams.port import StreamsUnavailable
+from linewatch_runtime.events import new_event_id
 from linewatch_runtime.spool import SpoolWorker
 
 pytestmark = pytest.mark.anyio
@@ -62,14 +65,40 @@ async def test_delivery_tells_once_an_outage_that_the_streams_are_away(
         await task
 
 
-async def test_report_tells_once_an_outage_that_the_streams_are_away(
-    worker: SpoolWorker, caplog: pytest.LogCaptureFixture
-) -> None:
-    streams, uplink = AwayStreams(worker), FakeUplink()
-    report = Report(
+def reporting(streams: AwayStreams) -> Report:
+    uplink = FakeUplink()
+    return Report(
         STATION, streams, None, uplink, Intake(None, None, streams, lambda: None), Delivery(streams, uplink, 1),
         None, lambda: True, 1, Retentions(3600.0, 1 << 20),
     )  # fmt: skip
+
+
+async def test_losses_that_two_streams_tell_at_once_are_counted_apart(
+    worker: SpoolWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that are moved have a thread of their own; no two events of a place have the same number."""
+    both = threading.Barrier(2, timeout=60)
+
+    def id_in_the_same_moment() -> str:
+        both.wait()
+        return new_event_id()
+
+    monkeypatch.setattr("linewatch_forwarder.report.new_event_id", id_in_the_same_moment)
+    report = reporting(AwayStreams(worker))
+    try:
+        made = await asyncio.gather(
+            *(asyncio.to_thread(report.dropped_event, stream, "expired", 1) for stream in ("a", "b"))
+        )
+    finally:
+        REGISTRY.unregister(report._metrics)
+    assert sorted(json.loads(one.payload)["data"]["origin"]["sequence"] for one in made) == [1, 2]
+
+
+async def test_report_tells_once_an_outage_that_the_streams_are_away(
+    worker: SpoolWorker, caplog: pytest.LogCaptureFixture
+) -> None:
+    streams = AwayStreams(worker)
+    report = reporting(streams)
     try:
         for outage in (1, 2):
             streams.is_away = True
