@@ -94,7 +94,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Will:
-    """What the broker says of us, retained, when we vanish."""
+    """What the broker says of us, retained, when we vanish, or leave without a last word."""
 
     topic: str
     payload: bytes
