@@ -57,6 +57,7 @@ def main() -> None:
     finally:
         worker.close()
         lock.close()
+        evidence.close()
 
 
 async def run(

@@ -51,6 +51,9 @@ class NoEvidence:
         """Nothing."""
         return []
 
+    def close(self) -> None:
+        """Nothing."""
+
 
 class EvidenceDirectory:
     """The evidence of one line, with a budget."""
@@ -68,6 +71,10 @@ class EvidenceDirectory:
     async def keep(self, event_id: str, part: Part, outcome: Outcome) -> Sequence[event_pb2.Evidence]:
         """Writes in a thread of its own. What can't be written is left out."""
         return await asyncio.to_thread(self._keep, event_id, part, outcome)
+
+    def close(self) -> None:
+        """Lets the line's files go."""
+        self._budget.close()
 
     def _keep(self, event_id: str, part: Part, outcome: Outcome) -> list[event_pb2.Evidence]:
         files = list(files_of(part, outcome))

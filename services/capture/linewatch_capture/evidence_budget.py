@@ -67,11 +67,22 @@ class EvidenceBudget:
         self._bytes_of: dict[Worth, int] = dict.fromkeys(Worth, 0)
         self._lock = LineLock(directory)
         metrics.EVIDENCE_MAX_BYTES.set(max_bytes)
-        with self._locked():
-            self._list_anew()
-            # The budget may have been lowered. What may not go, goes once it may.
-            with contextlib.suppress(EvidenceFull, OSError):
-                self._make_room(Kept("", Worth.GOOD, 0))
+        try:
+            with self._locked():
+                self._list_anew()
+                # The budget may have been lowered. What may not go, goes once it may.
+                with contextlib.suppress(EvidenceFull, OSError):
+                    self._make_room(Kept("", Worth.GOOD, 0))
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Lets the line's files go; nothing is kept from here on. Closing twice is harmless."""
+        self._lock.close()
+        if self._journal >= 0:
+            os.close(self._journal)
+        self._journal = -1
 
     def keep(self, day: str, event_id: str, worth: Worth, files: Mapping[str, bytes]) -> dict[str, str]:
         """Writes a part's files, by suffix, and returns their paths below the line's directory; all are on disk then.
@@ -212,7 +223,6 @@ class EvidenceBudget:
             return
         try:
             if not os.path.samestat(now, os.fstat(self._journal)):
-                os.close(self._journal)
                 self._open_journal()
                 self._list()
             elif now.st_size != self._read_to:
@@ -255,13 +265,14 @@ class EvidenceBudget:
         unfinished = self._directory / ".journal.new"
         unfinished.write_bytes(b"")
         unfinished.replace(self._directory / ".journal")
-        if self._journal >= 0:
-            os.close(self._journal)
         self._open_journal()
         self._list()
 
     def _open_journal(self) -> None:
-        self._journal = os.open(self._directory / ".journal", os.O_RDWR | os.O_CLOEXEC)
+        """Raises OSError, and has then left the one before open: a closed one's number would soon be another file's."""
+        left, self._journal = self._journal, os.open(self._directory / ".journal", os.O_RDWR | os.O_CLOEXEC)
+        if left >= 0:
+            os.close(left)
 
     def _list(self) -> None:
         self._parts.clear()

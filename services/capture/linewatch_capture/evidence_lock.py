@@ -43,9 +43,17 @@ class LineLock:
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(self._file), (self._directory / ".lock").stat()):
                 return True
-        os.close(self._file)  # somebody emptied the directory: the others lock another file by now
-        self._file = self._open()
+        # Somebody emptied the directory: the others lock another file by now. Ours is closed once we have that one: its
+        # number would soon be another file's.
+        left, self._file = self._file, self._open()
+        os.close(left)
         return False
+
+    def close(self) -> None:
+        """Lets go for good; closing twice is harmless."""
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = -1
 
     def _open(self) -> int:
         self._directory.mkdir(parents=True, exist_ok=True)

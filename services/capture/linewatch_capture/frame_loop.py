@@ -57,6 +57,10 @@ class EvidenceStore(Protocol):
         """What was kept, on disk when this returns. Never raises for a full or broken disk: it keeps nothing then."""
         ...
 
+    def close(self) -> None:
+        """Lets its files go, once nothing is kept any more."""
+        ...
+
 
 class Ledger(Protocol):
     """What happened, on disk."""

@@ -147,13 +147,13 @@ class Flow:
         epoch = await self.worker.run(self.worker.spool.next_epoch)
         counts = await self.worker.run(self.worker.spool.counts)
         stop = asyncio.Event()
-        evidence = open_evidence(self.settings)
-        async with asyncio.timeout(120), asyncio.TaskGroup() as tasks:
-            for function in meanwhile:
-                tasks.create_task(function(stop))
-            await judge(
-                self.settings, self.worker, evidence, self.progress, place, epoch, counts, publisher, stop
-            )
+        with contextlib.closing(open_evidence(self.settings)) as evidence:
+            async with asyncio.timeout(120), asyncio.TaskGroup() as tasks:
+                for function in meanwhile:
+                    tasks.create_task(function(stop))
+                await judge(
+                    self.settings, self.worker, evidence, self.progress, place, epoch, counts, publisher, stop
+                )
 
     async def until(self, condition, within_s=60.0):
         async with asyncio.timeout(within_s):

@@ -2,6 +2,7 @@
 """Evidence: what is kept, what goes first, what a broken disk costs."""
 
 import asyncio
+import contextlib
 import hashlib
 import shutil
 import struct
@@ -19,6 +20,18 @@ from linewatch_runtime.events import new_event_id
 def keep(directory, outcome, content=b"\xff\xd8\xff frame", event_id=None):
     part = Part("part", Frame(content), 1)
     return asyncio.run(directory.keep(event_id or new_event_id(), part, outcome))
+
+
+@pytest.fixture
+def directory_of():
+    """Makes evidence directories that are closed after the test."""
+    with contextlib.ExitStack() as opened:
+
+        def make(root, ok_share, max_bytes):
+            made = EvidenceDirectory(root, "line-1", "s", ok_share, max_bytes)
+            return opened.enter_context(contextlib.closing(made))
+
+        yield make
 
 
 @pytest.fixture
@@ -63,9 +76,9 @@ def test_ng_and_review_are_kept_and_the_event_names_what_is_on_disk(
     assert not list(root.glob("line-1/*/.*")), "nothing half written"
 
 
-def test_a_share_of_the_good_parts_is_kept(tmp_path, judged):
-    all_of_them = EvidenceDirectory(tmp_path / "all", "line-1", "s", 1.0, 1 << 20)
-    some = EvidenceDirectory(tmp_path / "some", "line-1", "s", 0.195, 1 << 20)
+def test_a_share_of_the_good_parts_is_kept(tmp_path, judged, directory_of):
+    all_of_them = directory_of(tmp_path / "all", 1.0, 1 << 20)
+    some = directory_of(tmp_path / "some", 0.195, 1 << 20)
 
     assert keep(all_of_them, judged())
     kept = sum(
@@ -75,8 +88,8 @@ def test_a_share_of_the_good_parts_is_kept(tmp_path, judged):
     assert kept == 20
 
 
-def test_the_oldest_good_evidence_goes_first_and_the_budget_holds(tmp_path, judged):
-    directory = EvidenceDirectory(tmp_path, "line-1", "s", 1.0, 10_000)
+def test_the_oldest_good_evidence_goes_first_and_the_budget_holds(tmp_path, judged, directory_of):
+    directory = directory_of(tmp_path, 1.0, 10_000)
     frame = b"\xff\xd8\xff" + bytes(997)
     good = [keep(directory, judged(), frame)[0].path for _ in range(5)]
     bad = [keep(directory, judged("NG"), frame)[0].path for _ in range(8)]
@@ -90,14 +103,14 @@ def test_the_oldest_good_evidence_goes_first_and_the_budget_holds(tmp_path, judg
     assert remaining == sorted(bad[4:] + more), "without good ones left the oldest of all goes"
 
 
-def test_a_restart_knows_what_is_there(tmp_path, judged):
-    first = EvidenceDirectory(tmp_path, "line-1", "s", 1.0, 5_000)
+def test_a_restart_knows_what_is_there(tmp_path, judged, directory_of):
+    first = directory_of(tmp_path, 1.0, 5_000)
     frame = b"\xff\xd8\xff" + bytes(997)
     (old_bad,) = keep(first, judged("NG"), frame)
     (old_good,) = keep(first, judged(), frame)
     (tmp_path / old_bad.path).with_name(".half-written.jpg").write_bytes(bytes(4000))
 
-    again = EvidenceDirectory(tmp_path, "line-1", "s", 1.0, 3_000)
+    again = directory_of(tmp_path, 1.0, 3_000)
     keep(again, judged("NG"), frame)
     keep(again, judged("NG"), frame)
 
@@ -125,8 +138,8 @@ def test_a_disk_that_fails_costs_the_evidence_and_not_the_event(
     )
 
 
-def test_a_part_without_a_verdict_leaves_no_evidence_and_garbage_is_not_shown(tmp_path):
-    directory = EvidenceDirectory(tmp_path, "line-1", "s", 1.0, 1 << 20)
+def test_a_part_without_a_verdict_leaves_no_evidence_and_garbage_is_not_shown(tmp_path, directory_of):
+    directory = directory_of(tmp_path, 1.0, 1 << 20)
 
     assert keep(directory, NotInspected("unreadable_image", "not an image"), b"garbage") == []
     assert not (tmp_path / "latest/line-1/s.jpg").exists()
@@ -136,8 +149,8 @@ def test_a_part_without_a_verdict_leaves_no_evidence_and_garbage_is_not_shown(tm
     assert (tmp_path / "latest/line-1/s.jpg").exists()
 
 
-def test_a_png_frame_keeps_its_format(tmp_path, judged):
-    directory = EvidenceDirectory(tmp_path, "line-1", "s", 1.0, 1 << 20)
+def test_a_png_frame_keeps_its_format(tmp_path, judged, directory_of):
+    directory = directory_of(tmp_path, 1.0, 1 << 20)
 
     (kept,) = keep(directory, judged("NG"), b"\x89PNG\r\n\x1a\n rest")
 

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The value order and the budget: against a plain model, with two stations, open work orders, kills and full disks."""
 
+import errno
 import fcntl
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,9 +25,24 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 GOOD, CERTAIN, UNCERTAIN = Worth.GOOD, Worth.CERTAIN, Worth.UNCERTAIN
 
 
+_opened = []
+
+
+@pytest.fixture(autouse=True)
+def _closed_again():
+    yield
+    close_all()
+
+
 def budget_of(root, max_bytes):
     root.mkdir(exist_ok=True)
-    return EvidenceBudget(root / "line-1", max_bytes, EvidenceNotes(state_dir_of(root), "line-1"))
+    _opened.append(EvidenceBudget(root / "line-1", max_bytes, EvidenceNotes(state_dir_of(root), "line-1")))
+    return _opened[-1]
+
+
+def close_all():
+    while _opened:
+        _opened.pop().close()
 
 
 def pin(root, *event_ids):
@@ -181,6 +198,7 @@ def test_every_mark_is_read_back():
 @given(data=st.data())
 def test_the_budget_holds_to_the_byte_whatever_happens(tmp_path_factory, data):
     """Two stations, pins and uploads that come and go, restarts; the files always are what a plain model keeps."""
+    close_all()  # of the example before
     root = tmp_path_factory.mktemp("budget") / "evidence"
     stations = [budget_of(root, 3000), budget_of(root, 3000)]
     pins: set[str] = set()
@@ -346,12 +364,51 @@ def test_a_stopped_station_costs_the_others_a_moment_and_no_more(root, monkeypat
     keep(CERTAIN)
 
 
+@pytest.mark.parametrize("name", [".lock", ".journal"])
+def test_what_can_not_be_opened_anew_is_tried_again_and_the_files_of_others_are_left_alone(
+    root, tmp_path, monkeypatch, name
+):
+    """Regression: the closed one's number was used on, and by then it was another file's."""
+    first, second = Writer(budget_of(root, 3000)), Writer(budget_of(root, 3000))
+    first(CERTAIN)
+    (root / "line-1" / name).unlink()
+    first(CERTAIN)
+    second.number = first.number
+    opens = os.open
+
+    def no_more_files(path, *more):
+        if str(path).endswith(name):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+        return opens(path, *more)
+
+    with monkeypatch.context() as short:
+        short.setattr(os, "open", no_more_files)
+        with pytest.raises(OSError, match="Too many open files"):
+            second(CERTAIN)
+    with (tmp_path / "another").open("wb") as another:
+        second(CERTAIN)
+        another.write(b"whole")
+    assert (tmp_path / "another").read_bytes() == b"whole"
+    assert number_of(root) == [1, 2, 4]
+    assert second.budget.used_bytes == 3000
+
+
+def test_a_closed_budget_has_no_file_open(root):
+    def files_open():
+        return sum(one.name.isdigit() for one in Path("/proc/self/fd").iterdir())
+
+    before = files_open()
+    budget = budget_of(root, 10_000)
+    assert files_open() > before
+    budget.close()
+    budget.close()
+    assert files_open() == before
+
+
 def test_an_emptied_directory_is_taken_as_it_is(root):
     first, second = Writer(budget_of(root, 3000)), Writer(budget_of(root, 3000))
     first(CERTAIN)
     second.number = 0x10
-    import shutil
-
     shutil.rmtree(root / "line-1")
     for _ in range(3):
         first(CERTAIN)
