@@ -84,9 +84,8 @@ def test_an_outage_of_the_uplink_loses_and_doubles_nothing(tmp_path: Path) -> No
             "80",
             "--rate",
             "10",
-            # Three lines and more of its log: it tells what is now, a line each 5 s and what its looks take.
             "--outage",
-            "20",
+            "6",
             "--broker",
             "embedded",
             json_file=tmp_path / "demo.json",
