@@ -22,8 +22,8 @@ demo: ## the whole plant on this machine; PARTS=200 OUTAGE=30 RATE=4 BROKER=mosq
 	  $(if $(CONSOLE_PORT),--console-port $(CONSOLE_PORT)) $(if $(PILOT),--pilot)
 
 .PHONY: test
-test: setup ## unit, contract and integration tests, against real processes; WORKERS=0: one after the other
-	$(RUN) -m pytest -m "not faults and not containers and not benchmark" -n $(WORKERS) --dist loadfile $(ARGS)
+test: setup ## unit, contract and integration tests, against real processes; WORKERS=0: one after the other; SEARCH=1: property tests with new examples
+	SEARCH="$(SEARCH)" $(RUN) -m pytest -m "not faults and not containers and not benchmark" -n $(WORKERS) --dist loadfile $(ARGS)
 
 .PHONY: check
 check: setup lint types test faults ## all that CI runs: lint, types, drift, tests

@@ -199,6 +199,10 @@ class Http:
             response.close()
             raise
         response.release_conn()
+        with self._lock:
+            self._used_at = (
+                time.monotonic()
+            )  # from its end on it is idle; a slow ERP keeps its connections, too
         return response.status, response.headers, content
 
     def _connections(self) -> urllib3.HTTPConnectionPool:

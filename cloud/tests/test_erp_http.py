@@ -224,6 +224,23 @@ def test_a_connection_that_was_idle_for_long_is_not_used(monkeypatch: pytest.Mon
         assert server.accepted == 2
 
 
+def test_an_erp_that_answers_slowly_keeps_its_connection() -> None:
+    """It is idle from the answer on, not from the request."""
+
+    def handle(connection: socket.socket, number: int) -> None:
+        while server.read(connection):
+            if number == 1:
+                http._used_at -= 4.0  # what the answer takes
+            connection.sendall(OK)
+
+    server = Server(handle)
+    with server.running():
+        http = Http(f"http://127.0.0.1:{server.port}", PATIENT_S, Hidden())
+        http.send("GET", "/")
+        http.send("GET", "/")
+        assert server.accepted == 1
+
+
 def test_an_order_is_not_posted_on_a_connection_that_its_server_may_be_closing() -> None:
     """Uvicorn closes one after 5 s: what was posted in that moment was reset, and the order unclear."""
 

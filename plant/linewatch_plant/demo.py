@@ -206,10 +206,11 @@ async def _show(plant: Plant, view: View) -> None:
     if not sys.stdout.isatty():  # whatever FORCE_COLOR says: a log is no place to draw
         told = ""
         for number in itertools.count():
+            counts = await plant.counts()
             phase = view.phase.partition(",")[0]  # without the seconds that are left of it
             if number % LOOKS_A_LINE == 0 or phase != told:  # a short one would be over before the next line
                 told = phase
-                print(view.plain(await plant.counts(), plant.processes.restarted()), flush=True)
+                print(view.plain(counts, plant.processes.restarted()), flush=True)
             # What was told once has scrolled away.
             if not _tell_news(plant, view) and view.sign_ins and number % (LOOKS_A_LINE * SIGN_IN_EVERY) == 0:
                 print(how_to_sign_in(plant.console_url, view.sign_ins)[-1], flush=True)

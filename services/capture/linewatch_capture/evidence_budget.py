@@ -222,6 +222,8 @@ class EvidenceBudget:
             self._list_anew()  # somebody emptied the directory
             return
         try:
+            if self._read_to < 0:
+                raise JournalTorn
             if not os.path.samestat(now, os.fstat(self._journal)):
                 self._open_journal()
                 self._list()
@@ -275,11 +277,12 @@ class EvidenceBudget:
             os.close(left)
 
     def _list(self) -> None:
+        """Raises OSError; the next one that follows then begins anew."""
+        self._read_to = -1
         self._parts.clear()
         self._order = {worth: [] for worth in Worth}
         self.used_bytes = 0
         self._bytes_of = dict.fromkeys(Worth, 0)
-        self._read_to = os.fstat(self._journal).st_size
         self._notes.read_pins()
         self._notes.read_uploaded()
         for path in self._directory.glob("*/*"):
@@ -290,3 +293,4 @@ class EvidenceBudget:
             else:
                 with contextlib.suppress(FileNotFoundError):
                     self._add(path.relative_to(self._directory).as_posix(), path.stat().st_size)
+        self._read_to = os.fstat(self._journal).st_size

@@ -40,12 +40,16 @@ class LineLock:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(self._file), (self._directory / ".lock").stat()):
-                return True
-        # Somebody emptied the directory: the others lock another file by now. Ours is closed once we have that one: its
-        # number would soon be another file's.
-        left, self._file = self._file, self._open()
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(self._file), (self._directory / ".lock").stat()):
+                    return True
+            # Somebody emptied the directory: the others lock another file by now. Ours is closed once we have that one: its
+            # number would soon be another file's.
+            left, self._file = self._file, self._open()
+        except BaseException:
+            fcntl.flock(self._file, fcntl.LOCK_UN)  # or the others would wait for who keeps nothing
+            raise
         os.close(left)
         return False
 

@@ -374,15 +374,8 @@ def test_what_can_not_be_opened_anew_is_tried_again_and_the_files_of_others_are_
     (root / "line-1" / name).unlink()
     first(CERTAIN)
     second.number = first.number
-    opens = os.open
-
-    def no_more_files(path, *more):
-        if str(path).endswith(name):
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
-        return opens(path, *more)
-
     with monkeypatch.context() as short:
-        short.setattr(os, "open", no_more_files)
+        short.setattr(os, "open", no_more_files(name))
         with pytest.raises(OSError, match="Too many open files"):
             second(CERTAIN)
     with (tmp_path / "another").open("wb") as another:
@@ -390,6 +383,54 @@ def test_what_can_not_be_opened_anew_is_tried_again_and_the_files_of_others_are_
         another.write(b"whole")
     assert (tmp_path / "another").read_bytes() == b"whole"
     assert number_of(root) == [1, 2, 4]
+    assert second.budget.used_bytes == 3000
+
+
+def no_more_files(name):
+    """In the place of os.open, as where too many files are open, but for other names."""
+    opens = os.open
+
+    def open_others(path, *more):
+        if str(path).endswith(name):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+        return opens(path, *more)
+
+    return open_others
+
+
+def test_a_station_that_can_not_open_the_lock_anew_does_not_hold_the_one_before(root, monkeypatch):
+    """The others would wait for it at each part, and keep nothing, for as long as it has no part of its own."""
+    first, second = Writer(budget_of(root, 3000)), Writer(budget_of(root, 3000))
+    first(CERTAIN)
+    second.number = first.number
+    (root / "line-1" / ".lock").unlink()
+    with monkeypatch.context() as short:
+        short.setattr(os, "open", no_more_files(".lock"))
+        with pytest.raises(OSError, match="Too many open files"):
+            second(CERTAIN)
+
+    first(CERTAIN)
+    assert number_of(root) == [1, 2]
+
+
+def test_a_listing_that_fails_is_begun_anew_and_the_budget_holds(root, monkeypatch):
+    """Regression: what it had not listed was there all the same, uncounted."""
+    first, second = Writer(budget_of(root, 3000)), Writer(budget_of(root, 3000))
+    for _ in range(3):
+        first(CERTAIN)
+    (root / "line-1" / ".journal").unlink()
+    first(CERTAIN)
+    second.number = first.number
+
+    def no_listing(*_):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as short:
+        short.setattr(Path, "glob", no_listing)
+        with pytest.raises(OSError, match="Too many open files"):
+            second(CERTAIN)
+    second(CERTAIN)
+    assert number_of(root) == [3, 4, 6]
     assert second.budget.used_bytes == 3000
 
 

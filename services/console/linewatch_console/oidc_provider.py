@@ -75,7 +75,7 @@ class Provider:
         self._metadata: tuple[float, Metadata] | None = None
         self._keys: KeySet | None = None
         self._keys_at = float("-inf")
-        self._reading = asyncio.Lock()
+        self._reading: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -139,17 +139,24 @@ class Provider:
                     return jwt.decode(id_token, keys, algorithms=list(ALGORITHMS))
                 except (JoseError, ValueError) as first:
                     error = first
-            async with self._reading:  # who comes meanwhile waits for the same keys
-                if self._keys is keys and not await self._read_keys():
-                    break
+            if self._keys is keys and not await self._has_new_keys():
+                break
         raise TokenRefused(f"the ID token's signature does not hold: {_told(error) if error else 'no key'}")
 
-    async def _read_keys(self) -> bool:
-        """Whether there is something new."""
-        now = time.monotonic()
-        if now - self._keys_at < KEYS_AT_MOST_EVERY_S:
-            return False
-        self._keys_at = now
+    async def _has_new_keys(self) -> bool:
+        """Whether there is something new. Who comes while they are read waits for the same keys, or the same failure."""
+        if self._reading is None or self._reading.done():
+            now = time.monotonic()
+            if now - self._keys_at < KEYS_AT_MOST_EVERY_S:
+                return False
+            self._keys_at = now
+            self._reading = asyncio.create_task(self._read_keys(), name="keys")
+            # Nobody asks for it where all who waited are gone; asyncio would tell of a failure that is none.
+            self._reading.add_done_callback(lambda one: one.cancelled() or one.exception())
+        await asyncio.shield(self._reading)
+        return True
+
+    async def _read_keys(self) -> None:
         content = await self._asked("GET", (await self.metadata()).jwks_uri)
         try:
             usable = [
@@ -160,7 +167,6 @@ class Provider:
             self._keys = KeySet.import_key_set({"keys": usable})
         except (JoseError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ProviderAway("the identity provider's keys can't be read") from error
-        return True
 
     async def _asked(
         self,

@@ -16,7 +16,7 @@ from prometheus_client import Counter, Gauge
 from pydantic import ValidationError
 
 from linewatch_console.cloud_api import CloudApi, CloudAway, CloudRefused, CloudUnclear
-from linewatch_console.cloud_shapes import OrderEvidence, Summary, WorkOrder
+from linewatch_console.cloud_shapes import OrderEvidence, OrderList, Summary, WorkOrder
 from linewatch_console.edge import utc_now
 from linewatch_console.evidence import is_evidence_path
 from linewatch_console.hub import Hub
@@ -61,15 +61,11 @@ class Orders:
             decided = self._decided
             try:
                 summary, page = await self._api.summary(), await self._api.page({})
-                if decided != self._decided:
-                    continue  # begun before a decision that the page shows by now: it would take that back
-                self._summary = summary
-                self._orders, self._left_out = page.work_orders, page.left_out
-                for order in self._orders:
-                    self._remember(order)
-                awaiting.set(self._summary.work_orders.awaiting_approval)
                 failures = 0
-                self._as_of = utc_now()
+                if (
+                    decided == self._decided
+                ):  # else it was begun before a decision that the page shows by now: it comes again
+                    self._take(summary, page)
                 left_out = f"orders that are not understood: {page.left_out}, the first: {page.first_fault}"
                 self._turn("up", left_out if page.left_out else "")
             except (CloudAway, CloudRefused) as error:
@@ -81,6 +77,14 @@ class Orders:
             )
             pause_s *= random.uniform(0.7, 1.0)  # noqa: S311
             await wait_until(self._look_now, pause_s)
+
+    def _take(self, summary: Summary, page: OrderList) -> None:
+        self._summary = summary
+        self._orders, self._left_out = page.work_orders, page.left_out
+        for order in self._orders:
+            self._remember(order)
+        awaiting.set(summary.work_orders.awaiting_approval)
+        self._as_of = utc_now()
 
     async def close(self) -> None:
         """Closes the connections to the cloud."""

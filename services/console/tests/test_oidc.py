@@ -169,6 +169,22 @@ def test_two_who_come_at_once_are_both_signed_in_with_keys_that_only_one_has_rea
     assert provider.key_reads == 1
 
 
+def test_keys_that_do_not_come_are_asked_for_once_for_all_who_wait(
+    console: Console, provider: StandInProvider
+) -> None:
+    """One after the other, each would have waited for as long again."""
+    second = Console(console.port, console.evidence_dir, console.process)
+    provider.holds_keys = True
+    with ThreadPoolExecutor(2) as pool:
+        answers_of = [pool.submit(sign_in, console)]
+        wait_for("the first waits for the keys", lambda: provider.key_reads == 1)
+        answers_of.append(pool.submit(sign_in, second))
+        assert [one.result(DEADLINE_S).status_code for one in answers_of] == [503, 503]
+    provider.holds_keys = False
+    second.http.close()
+    assert provider.key_reads == 1
+
+
 def test_provider_may_change_its_keys_at_any_time(console: Console, provider: StandInProvider) -> None:
     assert sign_in(console).status_code == 200
     provider.key = new_key()

@@ -160,7 +160,8 @@ async def _engine_events(
         # It knows "stopping" only, and would tell it again behind our last word while we wait for the forwarder.
         telling.cancel()
         await asyncio.wait([telling])
-        if connection.connected.is_set():
+        is_whole = not any(task.done() and not task.cancelled() for task in tasks)
+        if is_whole and connection.connected.is_set():  # else the broker tells our will: we end by a fault
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LAST_WORDS_S):
                     await _last_words(status, worker)

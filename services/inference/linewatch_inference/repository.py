@@ -152,8 +152,8 @@ class Repository:
             return
         with self._changed:
             served = self._served.get(name, {}).get(self._active.get(name, ""))
-        if served:
-            self._metrics.model_in_service(served.model.reference)
+            if served:
+                self._metrics.model_in_service(served.model.reference)
 
     def unload(self, name: str, version: str = "") -> None:
         """Takes a model out of service and returns when its calls have ended; without a version all of that name.

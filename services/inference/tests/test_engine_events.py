@@ -8,10 +8,14 @@ import pytest
 from brokers import Broker, connected, listening, until
 from full_disk import fill_to_the_last_page
 
+from linewatch_inference.__main__ import _engine_events
 from linewatch_inference.engine_events import MOST_ON_DISK, SpooledEvents, Status, content_of, place_of
+from linewatch_inference.metrics import Metrics
 from linewatch_inference.repository import IndexEntry
+from linewatch_inference.settings import Settings
 from linewatch_plant.uplink_cable import UplinkCable
 from linewatch_runtime.mqtt import Endpoint, Will
+from linewatch_runtime.publisher import Publisher
 from linewatch_runtime.spool import Spool, SpoolWorker
 
 
@@ -32,6 +36,31 @@ async def test_full_or_broken_disk_is_logged_and_the_caller_goes_on(
         await asyncio.to_thread(events.publish, "EngineStarted")
 
     assert "engine_event_lost" in [one.msg for one in caplog.records]
+    worker.close()
+
+
+@pytest.mark.anyio
+async def test_a_fault_of_its_own_is_told_as_offline(
+    mosquitto: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(_: object) -> None:
+        await asyncio.wait_for(is_told.wait(), 60)
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(Publisher, "run", broken)
+    is_told, stop = asyncio.Event(), asyncio.Event()
+    settings = Settings(mqtt_host="127.0.0.1", mqtt_port=mosquitto.port)
+    worker = SpoolWorker(lambda: Spool(tmp_path / "inference.db"))
+    topic = place_of(settings.site).topic("status")
+    metrics = Metrics()
+    async with listening(mosquitto.endpoint("console"), topic) as console:
+        with pytest.raises(ZeroDivisionError):
+            async with _engine_events(settings, worker, [], metrics, stop):
+                await until(lambda: console.last(topic).get("state") == "not-serving", "it is there")
+                is_told.set()
+                await asyncio.wait_for(stop.wait(), 60)
+        await until(lambda: console.last(topic).get("state") == "offline", "the broker tells the will")
+    assert b'"stopped"' not in b"".join(payload for _, payload in console.heard)
     worker.close()
 
 
